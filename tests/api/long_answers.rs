@@ -46,9 +46,11 @@ pub(crate) async fn fill(node: &TestNode) {
             for n in 0..RECORDS {
                 let id = format!("FILL{n:04}");
                 let mut record = record_of(kind.schema(), &id);
-                if kind == Kind::Person {
-                    record.insert("password", PASSWORD_HASH.as_str());
-                }
+                match kind {
+                    Kind::Person => record.insert("password", PASSWORD_HASH.as_str()),
+                    Kind::PersonalDocument => record.insert("pol", "r1"),
+                    _ => None,
+                };
                 let key = RecordKey::new(kind, id.as_str());
                 tx.put(&key, Some(&record), &Base::Document(record.clone()), &Actor::Centre)?;
             }
@@ -87,7 +89,12 @@ async fn lengthen(node: &TestNode) -> HashMap<&'static str, String> {
             remote: Some("short".into()),
             stands: Side::Remote,
         };
-        tx.add_conflict(&RecordKey::new(Kind::Event, "r1"), &clash)
+        tx.add_conflict(&RecordKey::new(Kind::Event, "r1"), &clash)?;
+        for n in 0..RECORDS {
+            let short = Clash { local: Some("here".into()), ..clash.clone() };
+            tx.add_conflict(&RecordKey::new(Kind::Measurement, format!("FILL{n:04}")), &short)?;
+        }
+        Ok(())
     });
     lengthen.await.unwrap();
     let first = async |path: &str| {
@@ -98,7 +105,10 @@ async fn lengthen(node: &TestNode) -> HashMap<&'static str, String> {
         ("/audit", "/audit?limit=1000".to_owned()),
         ("/trash", "/trash?limit=1000".to_owned()),
         ("/trash/{id}", format!("/trash/{}", first("/trash?limit=1").await)),
-        ("/sync/conflicts/{id}", format!("/sync/conflicts/{}", first("/sync/conflicts").await)),
+        (
+            "/sync/conflicts/{id}",
+            format!("/sync/conflicts/{}", first("/sync/conflicts?collection=event").await),
+        ),
     ])
 }
 

@@ -195,13 +195,13 @@ async fn a_flood_of_bytes_waits_and_others_do_not() {
     let mut write = async |who: &'static str, bytes: usize| {
         sent += 1;
         let page = json!({"id": format!("p{sent}"), "note": "x".repeat(bytes)});
-        node.post("/pols/ANA001", page).by(who).send().await
+        node.post(&format!("/pols/ANA001/p{sent}"), page).by(who).send().await
     };
     let almost_a_mib = (1 << 20) - 4_000;
     // What changes nothing does not count.
     for _ in 0..2 * OWN_MIB_MAX {
         let page = json!({"id": "theirs", "note": "x".repeat(almost_a_mib)});
-        node.post("/pols/BOB002", page).by("ANA001").send().await.is(403, NOTHING);
+        node.post("/pols/BOB002/theirs", page).by("ANA001").send().await.is(403, NOTHING);
     }
     for n in 0..OWN_MIB_MAX {
         assert_eq!(write("ANA001", almost_a_mib).await.status, 201, "{n}");
@@ -222,7 +222,7 @@ async fn a_flood_of_bytes_waits_and_others_do_not() {
         encoder.write_all(page.as_bytes()).unwrap();
         encoder.finish().unwrap()
     };
-    let packed = || node.request("POST", "/pols/ANA001").by("ANA001").bytes(packed.clone());
+    let packed = || node.request("POST", "/pols/ANA001/packed").by("ANA001").bytes(packed.clone());
     packed().header("content-encoding", "gzip").send().await.is(429, NOTHING);
     elapse(Duration::from_secs(338));
     assert_eq!(packed().header("content-encoding", "gzip").send().await.status, 201);
