@@ -117,6 +117,8 @@ pub struct Survey {
     /// What keeps a node from reconciling; the first thing on the way.
     pub trouble: Option<Trouble>,
     pub advice: Vec<Advice>,
+    /// What could not be looked at, and whom to ask; not a fault of the centre's.
+    pub unseen: Vec<&'static str>,
     /// `None` if nobody could look.
     pub namesakes: Option<Vec<Namesake>>,
 }

@@ -7,8 +7,10 @@
 
 use std::sync::atomic::Ordering;
 
-use bson::{Bson, Document, doc};
+use bson::doc;
+use redb::ReadableTable as _;
 
+use super::tables::Fields;
 use super::{StoreError, Tx};
 
 /// `{marks: [{seq, observed}]}`: the last entry at that time, the oldest mark first.
@@ -19,21 +21,30 @@ const META_OLD: &str = "audit_old";
 const STEPS: i64 = 400;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-struct Mark {
+pub(super) struct Mark {
     seq: u64,
     observed_ms: i64,
 }
 
-impl Mark {
-    fn decode(row: &Bson) -> Option<Mark> {
-        let row = row.as_document()?;
-        let (seq, observed_ms) = (row.get_i64("seq").ok()? as u64, row.get_i64("observed").ok()?);
-        Some(Mark { seq, observed_ms })
+pub(super) struct Old {
+    keep_ms: i64,
+    observed_ms: i64,
+    seq: u64,
+}
+
+impl Old {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Old, StoreError> {
+        let row = Fields::of(bytes, "the age of the audit trail")?;
+        Ok(Old { keep_ms: row.int64("keep")?, observed_ms: row.int64("observed")?, seq: row.count("seq")? })
     }
 }
 
-fn number(row: &Document, field: &str) -> i64 {
-    row.get_i64(field).unwrap_or_default()
+/// The marks in a row of [`META_MARKS`], oldest first.
+pub(super) fn marks_in(bytes: &[u8]) -> Result<Vec<Mark>, StoreError> {
+    let rows = Fields::of(bytes, "the age of the audit trail")?.rows("marks")?;
+    rows.into_iter()
+        .map(|row| Ok(Mark { seq: row.count("seq")?, observed_ms: row.int64("observed")? }))
+        .collect()
 }
 
 impl Tx<'_> {
@@ -47,8 +58,12 @@ impl Tx<'_> {
         if keep_ms == 0 {
             return Ok(true);
         }
-        let old = self.meta(META_OLD)?.filter(|row| number(row, "keep") == keep_ms);
-        Ok(old.is_some_and(|row| seq <= number(&row, "seq") as u64))
+        let old = self.audit_age()?.filter(|old| old.keep_ms == keep_ms);
+        Ok(old.is_some_and(|old| seq <= old.seq))
+    }
+
+    fn audit_age(&self) -> Result<Option<Old>, StoreError> {
+        self.meta.get(META_OLD)?.map(|row| Old::decode(row.value())).transpose()
     }
 
     /// Learns of time that passes.
@@ -58,14 +73,12 @@ impl Tx<'_> {
             return Ok(());
         }
         let observed_ms = self.observe_time()?;
-        let is_known =
-            |row: &Document| number(row, "keep") == keep_ms && number(row, "observed") == observed_ms;
-        if self.meta(META_OLD)?.is_some_and(|row| is_known(&row)) {
+        let is_known = |old: Old| old.keep_ms == keep_ms && old.observed_ms == observed_ms;
+        if self.audit_age()?.is_some_and(is_known) {
             return Ok(());
         }
-        let row = self.meta(META_MARKS)?;
-        let rows = row.as_ref().and_then(|row| row.get_array("marks").ok());
-        let mut marks: Vec<Mark> = rows.into_iter().flatten().filter_map(Mark::decode).collect();
+        let marks = self.meta.get(META_MARKS)?.map(|row| marks_in(row.value())).transpose()?;
+        let mut marks = marks.unwrap_or_default();
         let step_ms = (keep_ms / STEPS).max(DAY_MS);
         if marks.last().is_none_or(|last| observed_ms.saturating_sub(last.observed_ms) >= step_ms) {
             marks.push(Mark { seq: self.audit_head()?.seq, observed_ms });

@@ -13,7 +13,7 @@ use super::conflict_reads::is_recent;
 use super::holds::{Hold, HoldReason};
 use super::records::Tx;
 use super::stand_in::unless_damaged;
-use super::sync_rows::{insert_some, path_of};
+use super::sync_rows::insert_some;
 use super::tables::{self, *};
 use super::whose::mark_of;
 use crate::domain::access::Actor;
@@ -35,6 +35,8 @@ pub enum Subject {
 }
 
 impl Subject {
+    const ALL: [Subject; 3] = [Subject::Value, Subject::Identity, Subject::Record];
+
     pub fn name(self) -> &'static str {
         match self {
             Subject::Value => "value",
@@ -53,7 +55,11 @@ impl Subject {
     }
 
     pub(super) fn numbered(number: u8) -> Option<Subject> {
-        [Subject::Value, Subject::Identity, Subject::Record].into_iter().find(|one| one.number() == number)
+        Subject::ALL.into_iter().find(|one| one.number() == number)
+    }
+
+    fn named(name: &str) -> Option<Subject> {
+        Subject::ALL.into_iter().find(|one| one.name() == name)
     }
 }
 
@@ -71,10 +77,11 @@ impl ConflictStatus {
             ConflictStatus::Resolved => "resolved",
         }
     }
-}
 
-/// Fields of a stored conflict that may be large.
-const LARGE_FIELDS: [&str; 5] = ["base", "local", "central", "value", "notes"];
+    fn named(name: &str) -> Option<ConflictStatus> {
+        [ConflictStatus::Open, ConflictStatus::Resolved].into_iter().find(|status| status.name() == name)
+    }
+}
 
 /// A decision that was not carried out here, or that came before the conflict was found again.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,15 +104,13 @@ impl Note {
         row
     }
 
-    fn decode(row: &Bson) -> Option<Note> {
-        let row = row.as_document()?;
-        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
-        Some(Note {
-            reason: text("reason")?,
-            resolution: text("resolution")?,
-            value: row.get("value").cloned(),
-            by: text("by")?,
-            at_ms: row.get_i64("at").ok()?,
+    fn decode(row: Fields<'_>) -> Result<Note, StoreError> {
+        Ok(Note {
+            reason: row.text("reason")?.to_owned(),
+            resolution: row.text("resolution")?.to_owned(),
+            value: row.value_if_any("value")?,
+            by: row.text("by")?.to_owned(),
+            at_ms: row.int64("at")?,
         })
     }
 }
@@ -365,68 +370,50 @@ impl Conflict {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Conflict, StoreError> {
-        Conflict::from_row(&tables::decode(bytes)?)
+        let row = Fields::of(bytes, "a conflict")?;
+        Ok(Conflict {
+            base: row.value_if_any("base")?,
+            local: row.value_if_any("local")?,
+            central: row.value_if_any("central")?,
+            value: row.value_if_any("value")?,
+            notes: row.rows_if_any("notes")?.into_iter().map(Note::decode).collect::<Result<_, _>>()?,
+            ..Conflict::head_in(row)?
+        })
     }
 
     /// The conflict without its values and notes, which may be large.
     pub(crate) fn head(row: &RawDocument) -> Result<Conflict, StoreError> {
-        let damaged = |_| damaged("a conflict");
-        let mut head = Document::new();
-        for entry in row {
-            let (field, value) = entry.map_err(damaged)?;
-            if !LARGE_FIELDS.contains(&field.as_str()) {
-                head.insert(field.as_str(), Bson::try_from(value).map_err(damaged)?);
-            }
-        }
-        Conflict::from_row(&head)
+        Conflict::head_in(Fields::of_raw(row, "a conflict"))
     }
 
-    fn from_row(row: &Document) -> Result<Conflict, StoreError> {
-        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
-        let notes = row.get_array("notes").map_or(&[][..], Vec::as_slice);
-        let parse = || {
-            let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
-            Some(Conflict {
-                id: text("_id")?,
-                // Rows of earlier versions do not say: there was only one.
-                subject: match text("type").as_deref() {
-                    Some("identity") => Subject::Identity,
-                    Some("record") => Subject::Record,
-                    _ => Subject::Value,
-                },
-                key: RecordKey::new(Kind::from_code(code)?, text("id")?),
-                path: path_of(row)?,
-                owner: text("owner"),
-                person: row.get_document("identity").ok().cloned(),
-                central_person: row.get_document("central_identity").ok().cloned(),
-                noted_at: row.get_i64("noted_at").ok().and_then(|number| u64::try_from(number).ok()),
-                is_of_another: row.get_bool("of_another").unwrap_or(false),
-                base: row.get("base").cloned(),
-                local: row.get("local").cloned(),
-                central: row.get("central").cloned(),
-                stands: if text("stands")? == "local" { Side::Local } else { Side::Remote },
-                status: match text("status")?.as_str() {
-                    "open" => ConflictStatus::Open,
-                    _ => ConflictStatus::Resolved,
-                },
-                author: text("author")?,
-                edited_at_ms: row.get_i64("edited_at").ok(),
-                central_author: text("central_author"),
-                central_edited_at: text("central_edited_at"),
-                found_at_ms: row.get_i64("found_at").ok()?,
-                resolution: text("resolution"),
-                value: row.get("value").cloned(),
-                resolved_by: text("resolved_by"),
-                resolved_at_ms: row.get_i64("resolved_at").ok(),
-                notes: notes.iter().map(Note::decode).collect::<Option<_>>()?,
-                publisher: text("publisher"),
-                is_reopened: row.get_bool("reopened").unwrap_or(false),
-                row_fingerprint: text("row_fingerprint"),
-                why: text("why").as_deref().and_then(HoldReason::named),
-                is_withheld: row.get_bool("withheld").unwrap_or(false),
-            })
-        };
-        parse().ok_or_else(|| damaged("a conflict"))
+    fn head_in(row: Fields<'_>) -> Result<Conflict, StoreError> {
+        let text = |field: &str| Ok::<_, StoreError>(row.text_if_any(field)?.map(str::to_owned));
+        // Rows of earlier versions do not say: there was only one.
+        let subject = row.word_if_any("type", Subject::named)?.unwrap_or(Subject::Value);
+        Ok(Conflict {
+            path: row.texts("path")?,
+            owner: text("owner")?,
+            person: row.document_if_any("identity")?,
+            central_person: row.document_if_any("central_identity")?,
+            noted_at: row.count_if_any("noted_at")?,
+            is_of_another: row.flag_if_any("of_another")?,
+            stands: row.word("stands", stands_named)?,
+            status: row.word("status", ConflictStatus::named)?,
+            author: row.text("author")?.to_owned(),
+            edited_at_ms: row.int64_if_any("edited_at")?,
+            central_author: text("central_author")?,
+            central_edited_at: text("central_edited_at")?,
+            found_at_ms: row.int64("found_at")?,
+            resolution: text("resolution")?,
+            resolved_by: text("resolved_by")?,
+            resolved_at_ms: row.int64_if_any("resolved_at")?,
+            publisher: text("publisher")?,
+            is_reopened: row.flag_if_any("reopened")?,
+            row_fingerprint: text("row_fingerprint")?,
+            why: row.word_if_any("why", HoldReason::named)?,
+            is_withheld: row.flag_if_any("withheld")?,
+            ..Conflict::new(row.text("_id")?.to_owned(), row.key()?, subject)
+        })
     }
 }
 
@@ -436,6 +423,10 @@ pub fn stands_name(stands: Side) -> &'static str {
         Side::Local => "local",
         Side::Remote => "central",
     }
+}
+
+fn stands_named(name: &str) -> Option<Side> {
+    [Side::Local, Side::Remote].into_iter().find(|side| stands_name(*side) == name)
 }
 
 pub(crate) fn digest(of: &Document) -> Result<String, StoreError> {

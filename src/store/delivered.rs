@@ -25,6 +25,7 @@ use crate::domain::value::same_document;
 
 /// The processes that edited this store: names, and the number of the first change of each.
 const META_BOOTS: &str = "boots";
+const BOOTS_ROW: &str = "the processes that edited this store";
 /// Processes that are remembered.
 const BOOTS_MAX: usize = 256;
 /// Edits that are named as not delivered; with more of them everything after counts as not delivered.
@@ -47,13 +48,20 @@ pub struct Delivered {
 }
 
 impl Delivered {
+    /// What cannot be read there says of no edit that it was delivered. The row is the centre's, so no row of this store
+    /// is damaged then; and an edit that counts as not delivered is compared with what the centre holds.
     pub fn of_row(row: &Document) -> Delivered {
+        Delivered::read(row).unwrap_or_default()
+    }
+
+    fn read(row: &Document) -> Option<Delivered> {
         let number = |value: &Bson| value.as_i64().and_then(|number| u64::try_from(number).ok());
-        Delivered {
-            through: row.get(DELIVERED).and_then(number).unwrap_or_default(),
-            except: row.get_array(UNDELIVERED).into_iter().flatten().filter_map(number).collect(),
-            boots: row.get_document(BOOTS).map(|boots| boots.keys().cloned().collect()).unwrap_or_default(),
-        }
+        let except = row.get_array(UNDELIVERED).ok()?.iter().map(number);
+        Some(Delivered {
+            through: row.get(DELIVERED).and_then(number)?,
+            except: except.collect::<Option<_>>()?,
+            boots: row.get_document(BOOTS).ok()?.keys().cloned().collect(),
+        })
     }
 
     fn has(&self, sequence: u64, boots: &[(String, u64)]) -> bool {
@@ -68,17 +76,27 @@ impl Delivered {
 pub(super) fn last_boot(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
 ) -> Result<String, StoreError> {
-    let row = meta.get(META_BOOTS)?.map(|row| decode(row.value())).transpose()?;
-    Ok(boots_of(row).pop().map(|(name, _)| name).unwrap_or_default())
+    Ok(boots_known(meta)?.pop().map(|(name, _)| name).unwrap_or_default())
 }
 
-fn boots_of(row: Option<Document>) -> Vec<(String, u64)> {
-    let row = row.unwrap_or_default();
-    let boot = |boot: &Bson| {
-        let boot = boot.as_document()?;
-        Some((boot.get_str("name").ok()?.to_owned(), boot.get_i64("from").ok()? as u64))
-    };
-    row.get_array(BOOTS).into_iter().flatten().filter_map(boot).collect()
+/// The processes that a row of [`META_BOOTS`] names, oldest first.
+pub(super) fn boots_in(bytes: &[u8]) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows = Fields::of(bytes, BOOTS_ROW)?.rows_if_any(BOOTS)?;
+    rows.into_iter().map(|boot| Ok((boot.text("name")?.to_owned(), boot.count("from")?))).collect()
+}
+
+fn boots_known(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<Vec<(String, u64)>, StoreError> {
+    meta.get(META_BOOTS)?.map_or(Ok(Vec::new()), |row| boots_in(row.value()))
+}
+
+fn text_of_boots(bytes: &[u8], field: &str) -> Result<Option<String>, StoreError> {
+    Ok(Fields::of(bytes, BOOTS_ROW)?.text_if_any(field)?.map(str::to_owned))
+}
+
+fn store_id_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<String>, StoreError> {
+    meta.get(META_BOOTS)?.map_or(Ok(None), |row| text_of_boots(row.value(), "store"))
 }
 
 /// The paths of a record whose edits are delivered in part.
@@ -124,7 +142,7 @@ fn overlap(a: &str, b: &str) -> bool {
 impl Tx<'_> {
     /// The first change of this process is about to get this number.
     pub(super) fn note_boot(&mut self, sequence: u64) -> Result<(), StoreError> {
-        let mut boots = boots_of(self.meta(META_BOOTS)?);
+        let mut boots = boots_known(&self.meta)?;
         let name = self.carry.boot.clone();
         if boots.last().is_some_and(|(last, _)| *last == name) {
             return Ok(());
@@ -142,48 +160,44 @@ impl Tx<'_> {
 
     /// A seal is about to be sent with this announcement, which names processes.
     pub fn tell_boots(&mut self, announcement: &Document) -> Result<(), StoreError> {
+        let named = |(name, _): &(String, u64)| announcement.contains_key(format!("{BOOTS}.{name}"));
         self.copy_in_boots_row("telling", |row| {
-            let boots = boots_of(Some(row.clone()));
-            let named = boots
-                .into_iter()
-                .rev()
-                .find(|(name, _)| announcement.contains_key(format!("{BOOTS}.{name}")));
-            named.map(|(name, _)| name)
+            Ok(boots_in(row)?.into_iter().rev().find(named).map(|(name, _)| name))
         })
     }
 
     /// The centre has that seal.
     pub fn boots_told(&mut self) -> Result<(), StoreError> {
-        self.copy_in_boots_row("told", |row| row.get_str("telling").ok().map(str::to_owned))
+        self.copy_in_boots_row("told", |row| text_of_boots(row, "telling"))
     }
 
     fn copy_in_boots_row(
         &mut self,
         field: &str,
-        value: impl Fn(&Document) -> Option<String>,
+        value: impl Fn(&[u8]) -> Result<Option<String>, StoreError>,
     ) -> Result<(), StoreError> {
-        let Some(mut row) = self.meta(META_BOOTS)? else {
+        let Some(bytes) = self.meta.get(META_BOOTS)?.map(|row| row.value().to_vec()) else {
             return Ok(());
         };
-        match value(&row) {
-            Some(name) if row.get_str(field).ok() != Some(name.as_str()) => {
-                row.insert(field, name);
-                self.set_meta(META_BOOTS, Some(&row))
-            }
-            _ => Ok(()),
+        let (value, known) = (value(&bytes)?, text_of_boots(&bytes, field)?);
+        if value.is_none() || value == known {
+            return Ok(());
         }
+        let mut row = decode(&bytes)?;
+        row.extend(value.map(|name| (field.to_owned(), name.into())));
+        self.set_meta(META_BOOTS, Some(&row))
     }
 
     /// The id of this store and of all copies of it, once anything was edited in it.
     pub fn store_id(&self) -> Result<Option<String>, StoreError> {
-        Ok(self.meta(META_BOOTS)?.and_then(|row| row.get_str("store").ok().map(str::to_owned)))
+        store_id_in(&self.meta)
     }
 
     /// This store goes on under another name, and `delivered` is what the rows of earlier ones say: edits that wait
     /// here and are delivered are not new. What the centre has of them since is compared when it is read
     /// ([`Tx::compare_delivered`]).
     pub fn settle_delivered(&mut self, delivered: &[Delivered]) -> Result<(), StoreError> {
-        let boots = boots_of(self.meta(META_BOOTS)?);
+        let boots = boots_known(&self.meta)?;
         let has = |sequence| delivered.iter().any(|row| row.has(sequence, &boots));
         let mut due = Vec::new();
         for entry in self.dirty.iter()? {
@@ -336,20 +350,17 @@ fn clashes(row: &Document, remote: Option<&Document>, schema: &Schema) -> Vec<Cl
 impl Snapshot {
     /// The id of this store, see [`Tx::store_id`].
     pub fn store_id(&self) -> Result<Option<String>, StoreError> {
-        Ok(self.meta(META_BOOTS)?.and_then(|row| row.get_str("store").ok().map(str::to_owned)))
+        store_id_in(&self.transaction.open_table(META)?)
     }
 
     /// What the node's row is to say once the next seal is there.
     pub fn delivered(&self) -> Result<Document, StoreError> {
-        let row = self.meta(META_BOOTS)?.unwrap_or_default();
-        let told = row.get_str("told").unwrap_or_default().to_owned();
-        let store = row.get_str("store").ok().map(str::to_owned);
-        let boots = boots_of(Some(row));
+        let meta = self.transaction.open_table(META)?;
+        let boots = boots_known(&meta)?;
         if boots.is_empty() {
             return Ok(Document::new());
         }
         let journal = self.transaction.open_table(JOURNAL)?;
-        let meta = self.transaction.open_table(META)?;
         let mut through = last_sequence(&journal, &meta)?;
         let mut left = BTreeSet::new();
         let landed = self.landed_clean()?;
@@ -366,9 +377,10 @@ impl Snapshot {
         let left: Vec<Bson> =
             left.into_iter().take(UNDELIVERED_MAX).map(|sequence| Bson::Int64(sequence as i64)).collect();
         let mut row = doc! {DELIVERED: through as i64, UNDELIVERED: left};
-        row.extend(store.map(|store| (STORE_FIELD.to_owned(), store.into())));
+        row.extend(store_id_in(&meta)?.map(|store| (STORE_FIELD.to_owned(), store.into())));
+        let told = meta.get(META_BOOTS)?.map(|row| text_of_boots(row.value(), "told")).transpose()?.flatten();
         // Those that the centre has are not named again.
-        let first = boots.iter().position(|(name, _)| *name == told).unwrap_or(0);
+        let first = boots.iter().position(|(name, _)| Some(name) == told.as_ref()).unwrap_or(0);
         for (boot, from) in &boots[first..] {
             row.insert(format!("{BOOTS}.{boot}"), *from as i64);
         }

@@ -51,20 +51,17 @@ pub(super) struct Departed {
 
 impl Departed {
     pub(super) fn decode(bytes: &[u8]) -> Result<Departed, StoreError> {
-        let row = tables::decode(bytes)?;
-        let number = |field: &str| row.get_i64(field).ok().and_then(|number| u64::try_from(number).ok());
-        match (row.get_document("identity"), number("at")) {
-            (Ok(identity), Some(until)) => Ok(Departed {
-                identity: identity.clone(),
-                since: number("since").unwrap_or_default(),
-                until,
-                is_succeeded: row.get_bool("succeeded").unwrap_or_default(),
-                is_only_here: row.get_bool("only_here").unwrap_or_default(),
-                stood: row.get_document("stood").ok().cloned(),
-                late: late_in(&row)?,
-            }),
-            _ => Err(damaged("a person who is gone")),
-        }
+        let row = Fields::of(bytes, "a person who is gone")?;
+        Ok(Departed {
+            identity: row.document("identity")?,
+            // Rows of earlier versions say neither since when nor whether they were succeeded.
+            since: row.count_if_any("since")?.unwrap_or_default(),
+            until: row.count("at")?,
+            is_succeeded: row.flag_if_any("succeeded")?,
+            is_only_here: row.flag_if_any("only_here")?,
+            stood: row.document_if_any("stood")?,
+            late: row.rows_if_any("late")?.iter().map(Fields::key).collect::<Result<_, _>>()?,
+        })
     }
 
     fn encode(&self) -> Document {
@@ -101,18 +98,6 @@ impl Departed {
     pub(super) fn ends_before(&self, person: &Document) -> u64 {
         if self.is_of(person) { self.since } else { self.until }
     }
-}
-
-fn late_in(row: &Document) -> Result<BTreeSet<RecordKey>, StoreError> {
-    let Ok(rows) = row.get_array("late") else {
-        return Ok(BTreeSet::new());
-    };
-    let late = |row: &Bson| {
-        let row = row.as_document()?;
-        let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
-        Some(RecordKey::new(kind_of(code).ok()?, row.get_str("id").ok()?))
-    };
-    rows.iter().map(|row| late(row).ok_or_else(|| damaged("a person who is gone"))).collect()
 }
 
 /// Somebody of whom nothing is known but that they had an account: nobody is taken for them.

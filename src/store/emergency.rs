@@ -51,7 +51,7 @@ pub enum EmergencyError {
 }
 
 impl Emergency {
-    fn decode(id: u64, bytes: &[u8]) -> Result<Emergency, StoreError> {
+    pub(super) fn decode(id: u64, bytes: &[u8]) -> Result<Emergency, StoreError> {
         let row = Fields::of(bytes, "an emergency")?;
         Ok(Emergency {
             id,

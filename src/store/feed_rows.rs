@@ -11,7 +11,7 @@ use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::sync_rows::{Intent, IntentWrite, OpenWrite, decode_intent};
 use super::tables::{self, *};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::RecordKey;
 
 /// Landed writes that are remembered, the latest.
 const SENT_ROWS_MAX: u64 = 50_000;
@@ -100,19 +100,15 @@ pub struct Sent {
 
 impl Sent {
     pub(crate) fn decode(sequence: u64, bytes: &[u8]) -> Result<Sent, StoreError> {
-        let mut row = tables::decode(bytes)?;
-        let mut parse = || {
-            let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
-            Some(Sent {
-                sequence,
-                key: RecordKey::new(Kind::from_code(code)?, row.get_str("id").ok()?),
-                lease: row.get_i64("lease").ok()?,
-                number: row.get_i64("number").ok()? as u64,
-                author: row.get_str("author").unwrap_or_default().to_owned(),
-                write: IntentWrite::decode(&mut row)?,
-            })
-        };
-        parse().ok_or_else(|| damaged("a row of sent writes"))
+        let row = Fields::of(bytes, "a row of sent writes")?;
+        Ok(Sent {
+            sequence,
+            key: row.key()?,
+            lease: row.int64("lease")?,
+            number: row.count("number")?,
+            author: row.text_if_any("author")?.unwrap_or_default().to_owned(),
+            write: IntentWrite::decode(row)?,
+        })
     }
 }
 

@@ -102,21 +102,16 @@ impl Hold {
     }
 
     pub(super) fn decode(account: &str, bytes: &[u8]) -> Result<Hold, StoreError> {
-        let row = tables::decode(bytes)?;
-        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
-        let parse = || {
-            let why = text("why")?;
-            Some(Hold {
-                account: account.to_owned(),
-                conflict: text("conflict")?,
-                local: text("local")?,
-                remote: text("remote")?,
-                why: HoldReason::named(&why)?,
-                since_ms: row.get_i64("since").ok()?,
-                gone: row.get_document("gone").ok().cloned(),
-            })
-        };
-        parse().ok_or_else(|| damaged("a hold"))
+        let row = Fields::of(bytes, "a hold")?;
+        Ok(Hold {
+            account: account.to_owned(),
+            conflict: row.text("conflict")?.to_owned(),
+            local: row.text("local")?.to_owned(),
+            remote: row.text("remote")?.to_owned(),
+            why: row.word("why", HoldReason::named)?,
+            since_ms: row.int64("since")?,
+            gone: row.document_if_any("gone")?,
+        })
     }
 }
 
@@ -132,14 +127,12 @@ pub struct Held {
 
 impl Held {
     pub(super) fn decode(bytes: &[u8]) -> Result<Held, StoreError> {
-        let mut row = tables::decode(bytes)?;
-        let is_agreed = row.get_bool("agreed").unwrap_or_default();
-        match (row.remove("account"), row.remove("document")) {
-            (Some(bson::Bson::String(account)), Some(bson::Bson::Document(document))) => {
-                Ok(Held { account, document, is_agreed })
-            }
-            _ => Err(damaged("a held record")),
-        }
+        let row = Fields::of(bytes, "a held record")?;
+        Ok(Held {
+            account: row.text("account")?.to_owned(),
+            document: row.document("document")?,
+            is_agreed: row.flag_if_any("agreed")?,
+        })
     }
 }
 

@@ -55,6 +55,10 @@ pub enum Taken {
     Records(Vec<RecordKey>),
 }
 
+pub(super) fn is_sealing(bytes: &[u8]) -> Result<bool, StoreError> {
+    Fields::of(bytes, "what was taken from the centre")?.flag("sealing")
+}
+
 impl Tx<'_> {
     /// Notes that the open write with this number has landed. Returns whether it is open.
     pub fn note_landed(&mut self, key: &RecordKey, number: u64, how: Landing) -> Result<bool, StoreError> {
@@ -82,11 +86,11 @@ impl Tx<'_> {
 
     /// Notes that something of this record was taken from the centre.
     pub fn note_taken(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        let all = self.meta(META_ALL_TAKEN)?;
-        if all.as_ref().is_some_and(|row| !row.get_bool("sealing").unwrap_or(false)) {
+        let sealing = self.all_taken()?;
+        if sealing == Some(false) {
             return Ok(());
         }
-        if all.is_some() || self.taken.len()? >= TAKEN_ROWS_MAX {
+        if sealing.is_some() || self.taken.len()? >= TAKEN_ROWS_MAX {
             return self.set_meta(META_ALL_TAKEN, Some(&doc! {"sealing": false}));
         }
         if self.taken.get(row_key(key))?.is_none_or(|row| row.value()) {
@@ -94,6 +98,11 @@ impl Tx<'_> {
             self.wrote();
         }
         Ok(())
+    }
+
+    /// If all records count as taken: whether a seal that covers them is on its way.
+    fn all_taken(&self) -> Result<Option<bool>, StoreError> {
+        self.meta.get(META_ALL_TAKEN)?.map(|row| is_sealing(row.value())).transpose()
     }
 
     /// Which records were taken from the centre is not known any more: all count as taken.
@@ -134,8 +143,7 @@ impl Tx<'_> {
             self.taken.remove(row_key(&key))?;
             self.wrote();
         }
-        let all = self.meta(META_ALL_TAKEN)?;
-        if all.is_some_and(|row| row.get_bool("sealing").unwrap_or(false)) {
+        if self.all_taken()? == Some(true) {
             self.set_meta(META_ALL_TAKEN, None)?;
         }
         Ok(settled)

@@ -27,6 +27,7 @@ mod emergency;
 mod engine;
 mod fair;
 mod feed_rows;
+mod fields;
 mod file;
 mod grants;
 mod heal;

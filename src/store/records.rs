@@ -671,6 +671,11 @@ impl<'t> Tx<'t> {
         self.meta.get(name)?.map(|row| decode(row.value())).transpose()
     }
 
+    /// The same as it is stored.
+    pub(super) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.meta.get(name)?.map(|row| row.value().to_vec()))
+    }
+
     pub fn set_meta(&mut self, name: &str, value: Option<&Document>) -> Result<(), StoreError> {
         match value {
             Some(value) => self.meta.insert(name, encode(value)?.as_slice())?,

@@ -12,6 +12,7 @@ use bson::{Bson, Document, doc};
 use serde::{Deserialize, Serialize};
 
 use super::notes::client_at;
+use super::tables::damaged;
 use super::{Snapshot, Store, StoreError, Tx};
 use crate::domain::audit::{Event, PATHS_MAX, Times, What};
 
@@ -98,11 +99,11 @@ impl Tx<'_> {
         if !is_repeatable || !self.carry.repeats.is_one_too_many(&event, now_ms) {
             return self.audit(event);
         }
-        let mut waiting = rows(self.meta(META_REPEATS)?.as_ref());
+        let mut waiting = waiting_in(self.meta(META_REPEATS)?.as_ref())?;
         if waiting.len() >= WAITING_MAX || waiting.iter().any(|row| row.is_due(now_ms)) {
             let is_full = waiting.len() >= WAITING_MAX;
             self.write_repeats(|row| is_full || row.is_due(now_ms))?;
-            waiting = rows(self.meta(META_REPEATS)?.as_ref());
+            waiting = waiting_in(self.meta(META_REPEATS)?.as_ref())?;
         }
         match waiting.iter_mut().find(|row| row.is_like(&event)) {
             Some(row) => row.add(&event, now_ms),
@@ -114,7 +115,7 @@ impl Tx<'_> {
     /// Gives their entries to those that wait and are wanted.
     fn write_repeats(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Result<(), StoreError> {
         let (due, rest): (Vec<_>, Vec<_>) =
-            rows(self.meta(META_REPEATS)?.as_ref()).into_iter().partition(is_wanted);
+            waiting_in(self.meta(META_REPEATS)?.as_ref())?.into_iter().partition(is_wanted);
         for Waiting { times, event } in due {
             self.audit_at(times, event)?;
         }
@@ -142,7 +143,7 @@ impl Tx<'_> {
 impl Snapshot {
     /// Whether changes wait for their entry whose minute is over.
     fn has_repeats_due(&self, now_ms: i64) -> Result<bool, StoreError> {
-        Ok(rows(self.meta(META_REPEATS)?.as_ref()).iter().any(|row| row.is_due(now_ms)))
+        Ok(waiting_in(self.meta(META_REPEATS)?.as_ref())?.iter().any(|row| row.is_due(now_ms)))
     }
 }
 
@@ -160,7 +161,11 @@ impl Store {
     }
 }
 
-fn rows(row: Option<&Document>) -> Vec<Waiting> {
-    let rows = row.and_then(|row| row.get_array("rows").ok()).map_or(&[][..], |rows| rows);
-    rows.iter().filter_map(|row| bson::deserialize_from_bson(row.clone()).ok()).collect()
+fn waiting_in(row: Option<&Document>) -> Result<Vec<Waiting>, StoreError> {
+    let damaged = || damaged("a repeated change that waits for its entry in the audit trail");
+    let Some(row) = row else {
+        return Ok(Vec::new());
+    };
+    let rows = row.get_array("rows").map_err(|_| damaged())?;
+    rows.iter().map(|row| bson::deserialize_from_bson(row.clone()).map_err(|_| damaged())).collect()
 }

@@ -1,6 +1,7 @@
 //! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
 use bson::{Bson, Document, RawDocument, doc};
+use redb::ReadableTable as _;
 
 use super::StoreError;
 use super::feed_rows::{Reread, Sent};
@@ -38,9 +39,8 @@ impl Tx<'_> {
         }
         for sent in own.into_iter().rev() {
             let mut row = self.restore_row(&sent.key)?.unwrap_or_else(|| doc! {"own": []});
-            if let Ok(writes) = row.get_array_mut("own") {
-                writes.push(Bson::Document(sent.write.without_bodies().encode(0)));
-            }
+            let writes = row.get_array_mut("own").map_err(|_| damaged("a row of restored records"))?;
+            writes.push(Bson::Document(sent.write.without_bodies().encode(0)));
             self.restore.insert(row_key(&sent.key), tables::encode(&row)?.as_slice())?;
         }
         self.vanished.retain(|_, _| false)?;
@@ -69,9 +69,7 @@ impl Tx<'_> {
     /// Own writes of a record that landed, as far as they are remembered, oldest first.
     pub fn own_writes(&mut self, key: &RecordKey) -> Result<Vec<OwnWrite>, StoreError> {
         let sent = self.sent_of(key)?;
-        let own: Vec<Bson> =
-            sent.iter().map(|sent| Bson::Document(sent.write.without_bodies().encode(0))).collect();
-        self.known_writes(key, &own)
+        self.known_writes(key, sent.into_iter().map(|sent| sent.write).collect())
     }
 
     /// Who made the edit that this node sent last for a place in a record; empty if that is not known.
@@ -118,37 +116,36 @@ impl Tx<'_> {
 
     /// Whether every record is being brought together with the centre.
     pub fn is_resyncing_all(&self) -> Result<bool, StoreError> {
-        Ok(self.meta(META_RESTORE)?.is_some_and(|row| !is_partial(&row)))
+        Ok(self.restore_mode()?.is_some_and(|mode| !mode.is_partial))
     }
 
     /// While a record has still to be brought together with the restored centre: own writes of it that the
     /// centre may have forgotten, oldest first.
     pub fn to_bring_together(&self, key: &RecordKey) -> Result<Option<Vec<OwnWrite>>, StoreError> {
-        let Some(mode) = self.meta(META_RESTORE)? else {
+        let Some(mode) = self.restore_mode()? else {
             return Ok(None);
         };
-        let row = match self.restore_row(key)? {
-            None if is_partial(&mode) => return Ok(None),
+        let writes = match self.restore.get(row_key(key))? {
+            None if mode.is_partial => return Ok(None),
             None => return Ok(Some(Vec::new())),
-            Some(row) if row.is_empty() => return Ok(None),
-            Some(row) => row,
+            Some(row) => match own_in(row.value())? {
+                None => return Ok(None),
+                Some(writes) => writes,
+            },
         };
-        let writes = row.get_array("own").map_err(|_| damaged("a row of restored records"))?;
         self.known_writes(key, writes).map(Some)
     }
 
     /// What own writes of a record did, as far as it is known.
-    fn known_writes(&self, key: &RecordKey, writes: &[Bson]) -> Result<Vec<OwnWrite>, StoreError> {
-        let mut own = Vec::new();
-        for (index, write) in writes.iter().enumerate() {
-            let mut row = write.as_document().cloned().unwrap_or_default();
-            let write = IntentWrite::decode(&mut row);
-            own.push(match write.ok_or_else(|| damaged("a row of restored records"))? {
+    fn known_writes(&self, key: &RecordKey, writes: Vec<IntentWrite>) -> Result<Vec<OwnWrite>, StoreError> {
+        let (mut own, count) = (Vec::new(), writes.len());
+        for (index, write) in writes.into_iter().enumerate() {
+            own.push(match write {
                 IntentWrite::Insert(_) => OwnWrite::Inserted,
                 IntentWrite::Replace(_) => OwnWrite::Replaced,
                 IntentWrite::Update(changes) => OwnWrite::Updated(changes),
                 IntentWrite::Delete { .. } => {
-                    let is_last = index + 1 == writes.len();
+                    let is_last = index + 1 == count;
                     let body = if is_last { self.trashed_here(key)? } else { None };
                     OwnWrite::Deleted(body.map(|row| row.document))
                 }
@@ -174,8 +171,7 @@ impl Tx<'_> {
 
     /// Ends the restoring once everything was looked at and nothing is left to be read again.
     pub fn end_restore(&mut self) -> Result<(), StoreError> {
-        let is_swept = self.meta(META_RESTORE)?.is_some_and(|row| row.get_bool("swept").unwrap_or(false));
-        if is_swept && !self.has_reread_due()? {
+        if self.restore_mode()?.is_some_and(|mode| mode.is_swept) && !self.has_reread_due()? {
             self.restore.clear()?;
             self.set_meta(META_RESTORE, None)?;
         }
@@ -213,6 +209,10 @@ impl Tx<'_> {
         Ok(None)
     }
 
+    fn restore_mode(&self) -> Result<Option<RestoreMode>, StoreError> {
+        self.meta.get(META_RESTORE)?.map(|row| RestoreMode::decode(row.value())).transpose()
+    }
+
     fn restore_row(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
         self.restore.get(row_key(key))?.map(|row| tables::decode(row.value())).transpose()
     }
@@ -231,8 +231,26 @@ impl Tx<'_> {
     }
 }
 
-fn is_partial(mode: &Document) -> bool {
-    mode.get_bool("partial").unwrap_or(false)
+/// The row of `meta` while records are brought together with a restored centre.
+pub(super) struct RestoreMode {
+    is_swept: bool,
+    is_partial: bool,
+}
+
+impl RestoreMode {
+    pub(super) fn decode(bytes: &[u8]) -> Result<RestoreMode, StoreError> {
+        let row = Fields::of(bytes, "the restore")?;
+        Ok(RestoreMode { is_swept: row.flag("swept")?, is_partial: row.flag_if_any("partial")? })
+    }
+}
+
+/// Own writes of a record that is still to be brought together with the restored centre; `None` if it has been.
+pub(super) fn own_in(bytes: &[u8]) -> Result<Option<Vec<IntentWrite>>, StoreError> {
+    if raw(bytes)?.is_empty() {
+        return Ok(None);
+    }
+    let rows = Fields::of(bytes, "a row of restored records")?.rows("own")?;
+    rows.into_iter().map(IntentWrite::decode).collect::<Result<_, _>>().map(Some)
 }
 
 impl Snapshot {

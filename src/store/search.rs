@@ -70,6 +70,18 @@ fn begun(
 /// Makes the index of names anew if another folding made it, all in this transaction: a store that is closed meanwhile
 /// keeps the old one, and the next one to open it begins again.
 pub(super) fn refold_names(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    refold_names_telling(transaction, PROGRESS_INTERVAL, |people| {
+        tracing::info!(people, "the index of names is being made");
+        super::starting::ask_for_time();
+    })
+}
+
+/// `tell` is told of how many people the new index is, when so much time has passed since it was told last.
+fn refold_names_telling(
+    transaction: &WriteTransaction,
+    interval: Duration,
+    mut tell: impl FnMut(u64),
+) -> Result<(), StoreError> {
     let mut meta = transaction.open_table(META)?;
     let version = FOLDING_VERSION.to_be_bytes();
     if meta.get(META_FOLDING)?.is_some_and(|found| found.value() == version) {
@@ -97,9 +109,8 @@ pub(super) fn refold_names(transaction: &WriteTransaction) -> Result<(), StoreEr
                 by_name.insert((term.as_str(), id), ())?;
             }
             people += 1;
-            if people.is_multiple_of(PROGRESS_PEOPLE) && said.elapsed() >= PROGRESS_INTERVAL {
-                tracing::info!(people, "the index of names is being made");
-                super::starting::ask_for_time();
+            if people.is_multiple_of(PROGRESS_PEOPLE) && said.elapsed() >= interval {
+                tell(people);
                 said = Instant::now();
             }
         }
@@ -161,5 +172,34 @@ mod tests {
             let found = terms(&Database::open(&path).unwrap());
             assert_eq!(found == right, is_made, "{version:?}: {found:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn how_far_a_new_index_is_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        let count = 2 * PROGRESS_PEOPLE + 1;
+        let add = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for number in 0..count {
+                let id = format!("P{number:06}");
+                let person = bson::doc! {"_id": &id, "name": "Ana"};
+                tx.edit(&RecordKey::new(Kind::Person, id), Some(&person), &Actor::Operator(0))?;
+            }
+            Ok(())
+        };
+        store.transact(add).await.unwrap();
+        drop(store);
+        let database = Database::open(&path).unwrap();
+        let told_every = |interval: Duration| {
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().remove(META_FOLDING).unwrap();
+            let mut told = Vec::new();
+            refold_names_telling(&transaction, interval, |people| told.push(people)).unwrap();
+            transaction.abort().unwrap();
+            told
+        };
+        assert_eq!(told_every(Duration::ZERO), [PROGRESS_PEOPLE, 2 * PROGRESS_PEOPLE]);
+        assert!(told_every(Duration::from_secs(3600)).is_empty(), "not more often than it says");
     }
 }

@@ -359,6 +359,11 @@ impl Snapshot {
         meta.get(name)?.map(|row| tables::decode(row.value())).transpose()
     }
 
+    /// The same as it is stored.
+    pub(super) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.transaction.open_table(META)?.get(name)?.map(|row| row.value().to_vec()))
+    }
+
     pub fn count(&self, kind: Kind) -> Result<u64, StoreError> {
         let docs = self.docs()?;
         let code = kind.schema().code;

@@ -7,7 +7,7 @@ use super::records::Tx;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::audit::What;
-use crate::domain::diff::{self, Change, Path};
+use crate::domain::diff::{self, Change};
 use crate::domain::json::weight;
 use crate::domain::moment::Moment;
 use crate::domain::record::RecordKey;
@@ -69,13 +69,12 @@ enum OpenKind {
 impl OpenWrite {
     pub(crate) fn decode(bytes: &[u8]) -> Result<OpenWrite, StoreError> {
         let row = Fields::of(bytes, "an intent")?;
-        let kind = match row.text("op")? {
-            "insert" | "replace" => OpenKind::Body,
-            "update" => OpenKind::Update,
-            "delete" => OpenKind::Delete { archive: row.text("archive")?.to_owned() },
-            _ => return Err(damaged("an intent")),
+        let kind = match row.word("op", Op::named)? {
+            Op::Insert | Op::Replace => OpenKind::Body,
+            Op::Update => OpenKind::Update,
+            Op::Delete => OpenKind::Delete { archive: row.text("archive")?.to_owned() },
         };
-        Ok(OpenWrite { number: row.int64("number")? as u64, weight: weight::of_decoded(raw(bytes)?), kind })
+        Ok(OpenWrite { number: row.count("number")?, weight: weight::of_decoded(raw(bytes)?), kind })
     }
 
     /// Whether it writes a whole document.
@@ -133,33 +132,64 @@ impl IntentWrite {
     pub(crate) fn encode(&self, number: u64) -> Document {
         let number = number as i64;
         match self {
-            IntentWrite::Insert(document) => doc! {"number": number, "op": "insert", "document": document},
-            IntentWrite::Replace(document) => doc! {"number": number, "op": "replace", "document": document},
-            IntentWrite::Delete { archive } => doc! {"number": number, "op": "delete", "archive": archive},
+            IntentWrite::Insert(document) => {
+                doc! {"number": number, "op": Op::Insert.name(), "document": document}
+            }
+            IntentWrite::Replace(document) => {
+                doc! {"number": number, "op": Op::Replace.name(), "document": document}
+            }
+            IntentWrite::Delete { archive } => {
+                doc! {"number": number, "op": Op::Delete.name(), "archive": archive}
+            }
             IntentWrite::Update(changes) => {
                 let changes: Vec<Document> = changes.iter().map(encode_change).collect();
-                doc! {"number": number, "op": "update", "changes": changes}
+                doc! {"number": number, "op": Op::Update.name(), "changes": changes}
             }
         }
     }
 
-    /// Takes the document out of the row.
-    pub(crate) fn decode(row: &mut Document) -> Option<IntentWrite> {
-        let op = row.get_str("op").ok()?.to_owned();
-        let mut document = || match row.remove("document") {
-            Some(Bson::Document(document)) => Some(document),
-            _ => None,
-        };
-        Some(match op.as_str() {
-            "insert" => IntentWrite::Insert(document()?),
-            "replace" => IntentWrite::Replace(document()?),
-            "delete" => IntentWrite::Delete { archive: row.get_str("archive").ok()?.to_owned() },
-            "update" => {
-                let changes = row.get_array("changes").ok()?;
-                IntentWrite::Update(changes.iter().map(decode_change).collect::<Option<_>>()?)
+    pub(crate) fn decode(row: Fields<'_>) -> Result<IntentWrite, StoreError> {
+        IntentWrite::decode_with(row, |row| row.document("document"))
+    }
+
+    /// `document` tells the document of a write that has one.
+    fn decode_with(
+        row: Fields<'_>,
+        document: impl Fn(Fields<'_>) -> Result<Document, StoreError>,
+    ) -> Result<IntentWrite, StoreError> {
+        Ok(match row.word("op", Op::named)? {
+            Op::Insert => IntentWrite::Insert(document(row)?),
+            Op::Replace => IntentWrite::Replace(document(row)?),
+            Op::Delete => IntentWrite::Delete { archive: row.text("archive")?.to_owned() },
+            Op::Update => {
+                let changes = row.rows("changes")?.into_iter().map(decode_change);
+                IntentWrite::Update(changes.collect::<Result<_, _>>()?)
             }
-            _ => return None,
         })
+    }
+}
+
+/// What a write does, as rows name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Insert,
+    Replace,
+    Update,
+    Delete,
+}
+
+impl Op {
+    fn name(self) -> &'static str {
+        match self {
+            Op::Insert => "insert",
+            Op::Replace => "replace",
+            Op::Update => "update",
+            Op::Delete => "delete",
+        }
+    }
+
+    fn named(name: &str) -> Option<Op> {
+        [Op::Insert, Op::Replace, Op::Update, Op::Delete].into_iter().find(|op| op.name() == name)
     }
 }
 
@@ -170,14 +200,8 @@ fn encode_change(change: &Change) -> Document {
     row
 }
 
-fn decode_change(row: &Bson) -> Option<Change> {
-    let row = row.as_document()?;
-    Some(Change { path: path_of(row)?, from: row.get("from").cloned(), to: row.get("to").cloned() })
-}
-
-pub(crate) fn path_of(row: &Document) -> Option<Path> {
-    let steps = row.get_array("path").ok()?;
-    steps.iter().map(|step| step.as_str().map(str::to_owned)).collect()
+fn decode_change(row: Fields<'_>) -> Result<Change, StoreError> {
+    Ok(Change { path: row.texts("path")?, from: row.value_if_any("from")?, to: row.value_if_any("to")? })
 }
 
 /// Absent and null stay apart: an absent value has no field.
@@ -205,14 +229,10 @@ pub struct DeadLetter {
 impl DeadLetter {
     pub(crate) fn decode(key: RecordKey, bytes: &[u8]) -> Result<DeadLetter, StoreError> {
         let row = Fields::of(bytes, "a refused record")?;
-        let direction = match row.text("direction")? {
-            "pull" => "pull",
-            "push" => "push",
-            _ => return Err(damaged("a refused record")),
-        };
+        let direction = |word: &str| ["pull", "push"].into_iter().find(|known| *known == word);
         Ok(DeadLetter {
             key,
-            direction,
+            direction: row.word("direction", direction)?,
             code: row.int32("code")?,
             reason: row.text("reason")?.to_owned(),
             at_ms: row.int64("at")?,
@@ -254,14 +274,8 @@ impl Tx<'_> {
         let Some(stored) = self.intent.get(row_key(key))? else {
             return Ok(None);
         };
-        let mut row = doc! {"document": {}};
-        for field in raw(stored.value())?.iter() {
-            let (name, value) = field.map_err(|_| damaged("an intent"))?;
-            if name.as_str() != "document" {
-                row.insert(name.as_str(), Bson::try_from(value).map_err(|_| damaged("an intent"))?);
-            }
-        }
-        intent_in(row).map(Some)
+        let row = Fields::of(stored.value(), "an intent")?;
+        intent_in(row, IntentWrite::decode_with(row, |_| Ok(Document::new()))?).map(Some)
     }
 
     /// Notes that a write is about to be sent; the record is neither clean nor merged until it is settled.
@@ -438,13 +452,15 @@ pub(crate) fn writes_exactly(intent: &[u8], document: &[u8]) -> Result<bool, Sto
 }
 
 pub(crate) fn decode_intent(bytes: &[u8]) -> Result<Intent, StoreError> {
-    intent_in(tables::decode(bytes)?)
+    let row = Fields::of(bytes, "an intent")?;
+    intent_in(row, IntentWrite::decode(row)?)
 }
 
-fn intent_in(mut row: Document) -> Result<Intent, StoreError> {
-    let number = row.get_i64("number").map_err(|_| damaged("an intent"))? as u64;
-    let write = IntentWrite::decode(&mut row).ok_or_else(|| damaged("an intent"))?;
-    let after = row.get_i64("after").ok().map(|after| Moment(after as u64));
-    let author = row.get_str("author").unwrap_or_default().to_owned();
-    Ok(Intent { number, after, author, write })
+fn intent_in(row: Fields<'_>, write: IntentWrite) -> Result<Intent, StoreError> {
+    Ok(Intent {
+        number: row.count("number")?,
+        after: row.count_if_any("after")?.map(Moment),
+        author: row.text_if_any("author")?.unwrap_or_default().to_owned(),
+        write,
+    })
 }

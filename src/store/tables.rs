@@ -8,6 +8,7 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::StoreError;
+pub(crate) use super::fields::Fields;
 use super::rows::{Checked, RowName, RowsDefinition};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
@@ -352,72 +353,6 @@ pub(crate) fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("{what} cannot be read"))
 }
 
-/// The fields of a row that this program has written: one that is not there, or is of another type, is damage, and never
-/// a default.
-pub(crate) struct Fields<'d> {
-    row: &'d RawDocument,
-    what: &'static str,
-}
-
-impl<'d> Fields<'d> {
-    /// `what` names the row in errors.
-    pub(crate) fn of(bytes: &'d [u8], what: &'static str) -> Result<Fields<'d>, StoreError> {
-        Ok(Fields { row: raw(bytes)?, what })
-    }
-
-    pub(crate) fn text(&self, field: &str) -> Result<&'d str, StoreError> {
-        self.row.get_str(field).map_err(|_| self.damaged(field))
-    }
-
-    pub(crate) fn int32(&self, field: &str) -> Result<i32, StoreError> {
-        self.row.get_i32(field).map_err(|_| self.damaged(field))
-    }
-
-    pub(crate) fn int64(&self, field: &str) -> Result<i64, StoreError> {
-        self.row.get_i64(field).map_err(|_| self.damaged(field))
-    }
-
-    pub(crate) fn flag(&self, field: &str) -> Result<bool, StoreError> {
-        self.row.get_bool(field).map_err(|_| self.damaged(field))
-    }
-
-    /// A number that rows of earlier versions do not have.
-    pub(crate) fn later_int64(&self, field: &str) -> Result<Option<i64>, StoreError> {
-        match self.row.get(field).map_err(|_| self.damaged(field))? {
-            None => Ok(None),
-            Some(_) => self.int64(field).map(Some),
-        }
-    }
-
-    /// A text, or null for none.
-    pub(crate) fn text_or_null(&self, field: &str) -> Result<Option<&'d str>, StoreError> {
-        match self.row.get(field).map_err(|_| self.damaged(field))? {
-            Some(bson::RawBsonRef::Null) | None => Ok(None),
-            Some(_) => self.text(field).map(Some),
-        }
-    }
-
-    /// Texts in a list.
-    pub(crate) fn texts(&self, field: &str) -> Result<Vec<String>, StoreError> {
-        let list = self.row.get_array(field).map_err(|_| self.damaged(field))?;
-        let text = |item: bson::error::Result<bson::RawBsonRef<'_>>| {
-            let text = item.ok().and_then(|item| item.as_str().map(str::to_owned));
-            text.ok_or_else(|| self.damaged(field))
-        };
-        list.into_iter().map(text).collect()
-    }
-
-    /// The record that the row is about.
-    pub(crate) fn key(&self) -> Result<RecordKey, StoreError> {
-        let code = u8::try_from(self.int32("kind")?).map_err(|_| self.damaged("kind"))?;
-        Ok(RecordKey::new(kind_of(code)?, self.text("id")?))
-    }
-
-    fn damaged(&self, field: &str) -> StoreError {
-        StoreError::Damaged(format!("{:?} of {} cannot be read", field, self.what))
-    }
-}
-
 pub(crate) fn row_key(key: &RecordKey) -> (u8, &str) {
     (key.kind.schema().code, key.id.as_str())
 }
@@ -439,33 +374,3 @@ pub(crate) const DELETE_RANK_MIN: u8 = crate::domain::schema::PUSH_RANK_MAX + 1;
 
 /// Highest value of [`push_rank`].
 pub(crate) const PUSH_ORDER_MAX: u8 = 2 * crate::domain::schema::PUSH_RANK_MAX + 1;
-
-#[cfg(test)]
-mod tests {
-    use bson::doc;
-
-    use super::*;
-    use crate::store::{DeadLetter, TrashSummary};
-
-    #[test]
-    fn a_row_that_lacks_a_field_or_has_it_in_another_type_is_damaged() {
-        let key = || RecordKey::new(Kind::Person, "ANA");
-        let letter = doc! {"direction": "push", "code": 1, "reason": "no", "at": 1_i64};
-        let trashed = doc! {"document": {"_id": "ANA"}, "actor": "tech@local", "at": 1_i64, "state": "done"};
-        let dead = |row: &Document| DeadLetter::decode(key(), &encode(row).unwrap()).map(|_| ());
-        let trash = |row: &Document| TrashSummary::decode(key(), 1, &encode(row).unwrap()).map(|_| ());
-        type Decode<'a> = &'a dyn Fn(&Document) -> Result<(), StoreError>;
-        for (row, decode) in [(letter, &dead as Decode<'_>), (trashed, &trash)] {
-            assert!(decode(&row).is_ok(), "{row}");
-            for field in row.keys() {
-                let mut lacks = row.clone();
-                lacks.remove(field);
-                let mut other = row.clone();
-                other.insert(field, 1.5);
-                for bad in [lacks, other] {
-                    assert!(matches!(decode(&bad), Err(StoreError::Damaged(_))), "{bad}");
-                }
-            }
-        }
-    }
-}

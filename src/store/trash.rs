@@ -3,7 +3,7 @@
 //! A row is written in the transaction that deletes the record. `trash_order` has the rows in the order of the
 //! deletes, so that the newest are listed and the oldest are trimmed (`trash_age.rs`) without reading the rest.
 
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::StoreError;
@@ -69,20 +69,15 @@ pub struct TrashRow {
 
 impl TrashRow {
     pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashRow, StoreError> {
-        let mut row = tables::decode(bytes)?;
-        let state = row.get_str("state").ok().and_then(TrashState::from_name);
-        let state = state.ok_or_else(|| damaged("a trash row"))?;
-        let Some(Bson::Document(document)) = row.remove("document") else {
-            return Err(damaged("a trash row"));
-        };
-        let given_at = row.get_i64(GIVEN_AT).ok().and_then(|number| u64::try_from(number).ok());
+        let row = Fields::of(bytes, "a trash row")?;
+        let document = row.document("document")?;
         let whose = Whose {
             account: key.kind.schema().owner_of(&document).unwrap_or_default(),
-            person: row.get_document(IDENTITY).ok().cloned(),
-            number: given_at.unwrap_or(sequence),
-            is_of_another: row.contains_key(HELD_APART),
+            person: row.document_if_any(IDENTITY)?,
+            number: row.count_if_any(GIVEN_AT)?.unwrap_or(sequence),
+            is_of_another: row.flag_if_any(HELD_APART)?,
         };
-        Ok(TrashRow { key, sequence, document, state, whose })
+        Ok(TrashRow { key, sequence, document, state: row.word("state", TrashState::from_name)?, whose })
     }
 }
 
@@ -109,34 +104,27 @@ impl TrashSummary {
     pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashSummary, StoreError> {
         let (row, fields) = (tables::raw(bytes)?, Fields::of(bytes, "a trash row")?);
         let body = row.get_document("document").map_err(|_| damaged("a trash row"))?;
-        let state = row.get_str("state").ok().and_then(TrashState::from_name);
         let owner = key.kind.schema().owner_in(body);
         let person = match key.kind.schema().owner {
             // Who it was the body says.
             Owner::Itself => Some(identity_in(body)?),
-            _ => row
-                .get_document(IDENTITY)
-                .ok()
-                .map(Document::try_from)
-                .transpose()
-                .map_err(|_| damaged("a trash row"))?,
+            _ => fields.document_if_any(IDENTITY)?,
         };
-        let given_at = fields.later_int64(GIVEN_AT)?.and_then(|number| u64::try_from(number).ok());
         Ok(TrashSummary {
             whose: Whose {
                 account: owner.clone().unwrap_or_default(),
                 person,
-                number: given_at.unwrap_or(sequence),
-                is_of_another: row.get(HELD_APART).is_ok_and(|held| held.is_some()),
+                number: fields.count_if_any(GIVEN_AT)?.unwrap_or(sequence),
+                is_of_another: fields.flag_if_any(HELD_APART)?,
             },
             owner,
             key,
             sequence,
-            state: state.ok_or_else(|| damaged("a trash row"))?,
+            state: fields.word("state", TrashState::from_name)?,
             actor: fields.text("actor")?.to_owned(),
             at_ms: fields.int64("at")?,
             // Rows of earlier versions do not say: they age from the update on.
-            observed_ms: fields.later_int64("observed")?.unwrap_or_default(),
+            observed_ms: fields.int64_if_any("observed")?.unwrap_or_default(),
         })
     }
 }

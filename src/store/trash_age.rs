@@ -14,7 +14,7 @@ use redb::ReadableTable;
 use super::StoreError;
 use super::records::Tx;
 use super::stand_in::unless_damaged;
-use super::tables::{damaged, kind_of, row_key};
+use super::tables::{Fields, damaged, kind_of, row_key};
 use super::trash::{TrashState, TrashSummary};
 use crate::domain::record::RecordKey;
 
@@ -37,7 +37,7 @@ const LOOK_ROWS_MAX: usize = 64;
 const META_TRASH_AGE: &str = "trash_age";
 
 /// What is kept between calls.
-struct TrashAge {
+pub(super) struct TrashAge {
     observed_ms: i64,
     at_ms: i64,
     /// Rows before this one were looked at and have to stay for now.
@@ -45,12 +45,13 @@ struct TrashAge {
 }
 
 impl TrashAge {
-    fn decode(row: &Document) -> TrashAge {
-        TrashAge {
-            observed_ms: row.get_i64("observed").unwrap_or_default(),
-            at_ms: row.get_i64("at").unwrap_or_default(),
-            next: row.get_i64("next").unwrap_or_default() as u64,
-        }
+    pub(super) fn decode(bytes: &[u8]) -> Result<TrashAge, StoreError> {
+        let row = Fields::of(bytes, "the age of the trash")?;
+        Ok(TrashAge {
+            observed_ms: row.int64("observed")?,
+            at_ms: row.int64("at")?,
+            next: row.count("next")?,
+        })
     }
 
     fn encode(&self) -> Document {
@@ -131,7 +132,7 @@ impl Tx<'_> {
     }
 
     fn trash_age(&self) -> Result<Option<TrashAge>, StoreError> {
-        Ok(self.meta(META_TRASH_AGE)?.as_ref().map(TrashAge::decode))
+        self.meta.get(META_TRASH_AGE)?.map(|row| TrashAge::decode(row.value())).transpose()
     }
 
     fn set_trash_age(&mut self, age: &TrashAge) -> Result<(), StoreError> {

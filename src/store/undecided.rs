@@ -3,7 +3,7 @@
 //!
 //! What is decided, and what follows from it, is the business of the reconciliation; here it is only kept.
 
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 use redb::ReadableTable;
 
 use super::StoreError;
@@ -24,13 +24,8 @@ pub struct Undecided {
 
 impl Undecided {
     pub(super) fn decode(bytes: &[u8]) -> Result<Undecided, StoreError> {
-        let mut row = tables::decode(bytes)?;
-        let central = match row.remove("central") {
-            Some(Bson::Document(document)) => Some(document),
-            _ => None,
-        };
-        let conflict = row.get_str("conflict").map_err(|_| damaged("an undecided record"))?;
-        Ok(Undecided { conflict: conflict.to_owned(), central })
+        let row = Fields::of(bytes, "an undecided record")?;
+        Ok(Undecided { conflict: row.text("conflict")?.to_owned(), central: row.document_if_any("central")? })
     }
 }
 
@@ -111,17 +106,10 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    fn decode(key: RecordKey, bytes: &[u8]) -> Result<Waiting, StoreError> {
-        let row = tables::decode(bytes)?;
-        let parse = || {
-            let why = row.get_str("why").ok()?;
-            Some(Waiting {
-                key: key.clone(),
-                account: row.get_str("account").ok()?.to_owned(),
-                why: WaitReason::ALL.into_iter().find(|reason| reason.name() == why)?,
-            })
-        };
-        parse().ok_or_else(|| damaged("a waiting record"))
+    pub(super) fn decode(key: RecordKey, bytes: &[u8]) -> Result<Waiting, StoreError> {
+        let row = Fields::of(bytes, "a waiting record")?;
+        let named = |word: &str| WaitReason::ALL.into_iter().find(|reason| reason.name() == word);
+        Ok(Waiting { key, account: row.text("account")?.to_owned(), why: row.word("why", named)? })
     }
 }
 

@@ -14,6 +14,7 @@ use super::departed::{Departed, identity_row};
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
+use super::tables::{Fields, META};
 use super::{StoreError, tables};
 use crate::domain::merge::{Clash, identity_of, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -90,8 +91,9 @@ impl Memory {
     }
 }
 
-fn forgotten_in(row: Option<Document>) -> Option<u64> {
-    row.and_then(|row| row.get_i64("through").ok()).and_then(|number| u64::try_from(number).ok())
+/// Through which number of the trash it is forgotten who had the accounts.
+pub(super) fn forgotten_in(bytes: &[u8]) -> Result<u64, StoreError> {
+    Fields::of(bytes, "whose accounts are forgotten")?.count("through")
 }
 
 /// Tells people apart in a row of the centre, on every node that folds alike.
@@ -194,7 +196,7 @@ impl Tx<'_> {
         if number == 0 {
             return Ok(());
         }
-        let through = forgotten_in(self.meta(META_FORGOTTEN)?).unwrap_or_default().max(number);
+        let through = self.forgotten()?.unwrap_or_default().max(number);
         self.set_meta(META_FORGOTTEN, Some(&doc! {"through": through as i64}))
     }
 
@@ -404,7 +406,7 @@ macro_rules! accounts {
             }
 
             fn forgotten(&self) -> Result<Option<u64>, StoreError> {
-                Ok(forgotten_in(self.meta(META_FORGOTTEN)?))
+                self.meta_row(META_FORGOTTEN)?.map(|row| forgotten_in(&row)).transpose()
             }
         }
     )*};

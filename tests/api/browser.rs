@@ -129,31 +129,37 @@ async fn technicians_change_their_own_password() {
         let account = json!({"roles": [role], "local": true, "password": "a first password"});
         node.post(&format!("/users/{name}"), account).by_operator().send().await.is(201, NOTHING);
     }
-    let login = node.request("POST", "/session").header("content-type", FORM);
-    let login = login.bytes("account=helper%40local&password=a+first+password").send().await.is(303, NOTHING);
-    let cookie = login.header("set-cookie").split(';').next().unwrap().to_owned();
-    let session = node.get("/session").header("cookie", &cookie).send().await.is(200, NOTHING);
-    assert!(session.text().contains("/password/helper%40local"), "{}", session.text());
-
-    let path = "/password/helper%40local";
-    let page = node.get(path).header("cookie", &cookie).send().await.is(200, NOTHING);
-    assert!(page.text().contains("name=\"current\""));
-    let submit = |current: &str, token: &str| {
-        let body = format!("token={token}&current={current}&password=another+cradle&again=another+cradle");
-        node.request("POST", path).header("cookie", &cookie).header("content-type", FORM).bytes(body).send()
-    };
-    let token = token(&page);
-    submit("wrong", &token).await.is(422, NOTHING);
-    submit("a+first+password", "x").await.is(403, NOTHING);
-    let set = submit("a+first+password", &token).await.is(200, NOTHING);
-    assert!(set.text().contains("has been changed") && set.text().contains("href=\"/session\""));
-    node.get("/login").login("helper@local", "a first password").send().await.is(401, NOTHING);
-    node.get("/login").login("helper@local", "another cradle").send().await.is(200, NOTHING);
+    // Whatever their role: of their own account everybody has to know the present password.
+    for name in ["helper", "admin"] {
+        let account = format!("{name}@local");
+        let path = format!("/password/{name}%40local");
+        let login = node.request("POST", "/session").header("content-type", FORM);
+        let login = login.bytes(format!("account={name}%40local&password=a+first+password"));
+        let login = login.send().await.is(303, NOTHING);
+        let cookie = login.header("set-cookie").split(';').next().unwrap().to_owned();
+        let session = node.get("/session").header("cookie", &cookie).send().await.is(200, NOTHING);
+        assert!(session.text().contains(&path), "{}", session.text());
+        let page = node.get(&path).header("cookie", &cookie).send().await.is(200, NOTHING);
+        assert!(page.text().contains("name=\"current\""), "{account}");
+        let submit = |current: &str, token: &str| {
+            let body =
+                format!("token={token}&current={current}&password=another+cradle&again=another+cradle");
+            let submitted = node.request("POST", &path).header("cookie", &cookie);
+            submitted.header("content-type", FORM).bytes(body).send()
+        };
+        let token = token(&page);
+        submit("wrong", &token).await.is(422, NOTHING);
+        submit("a+first+password", "x").await.is(403, NOTHING);
+        let set = submit("a+first+password", &token).await.is(200, NOTHING);
+        assert!(set.text().contains("has been changed") && set.text().contains("href=\"/session\""));
+        node.get("/login").login(&account, "a first password").send().await.is(401, NOTHING);
+        node.get("/login").login(&account, "another cradle").send().await.is(200, NOTHING);
+    }
     // Another's only root.
     node.get("/password/admin@local").login("helper@local", "another cradle").send().await.is(403, NOTHING);
     node.get("/password/nobody@local").login("helper@local", "another cradle").send().await.is(403, NOTHING);
     node.get("/password/helper@local").by("DOC003").send().await.is(403, NOTHING);
-    let root = |path: &'static str| node.get(path).login("admin@local", "a first password").send();
+    let root = |path: &'static str| node.get(path).login("admin@local", "another cradle").send();
     assert!(!root("/password/helper@local").await.is(200, NOTHING).text().contains("name=\"current\""));
     root("/password/nobody@local").await.is(404, NOTHING);
 }

@@ -56,7 +56,11 @@ fn a_node_whose_backup_fails_says_why_and_goes_on() {
     fs::write(clinic.path("file"), "").unwrap();
     let astray = clinic.with("BACKUP__DIRECTORY", clinic.path("file/backups").to_str().unwrap());
     let node = astray.serve(&[]);
-    astray.run(&["backup", "create"]).ends(1).complains("file/backups: ");
+    let ran = astray.run(&["backup", "create"]).ends(1);
+    ran.complains("file/backups: ");
+    // The command and the node both know of it: it is said once.
+    assert_eq!(ran.err.matches("file/backups").count(), 1, "{}", ran.err);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     astray.run(&["backup", "list"]).ends(1).complains("file/backups: ");
     clinic.run(&["sync", "status"]).ends(0);
     assert!(node.stop().contains("the backup failed"));

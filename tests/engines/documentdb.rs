@@ -247,6 +247,69 @@ async fn a_lost_cursor_costs_no_round() {
     assert_eq!(ground.person("P250").unwrap().get_str("g").ok(), Some("theirs"));
 }
 
+/// The same of everything else that is read through a cursor: rows of nodes, attachments, identifiers of other types.
+#[tokio::test]
+async fn a_lost_cursor_is_opened_again_whatever_it_reads() {
+    // Two documents in the first batch, and the others behind a cursor that is gone.
+    let shorten: fn(&mut Document) = |reply| {
+        let Ok(cursor) = reply.get_document_mut("cursor") else { return };
+        let Ok(batch) = cursor.get_array_mut("firstBatch") else { return };
+        if batch.len() > 2 {
+            batch.truncate(2);
+            cursor.insert("id", 777_i64);
+        }
+    };
+    let ground = ground(SyncSettings::default()).await;
+    let numbered = |number: i32| format!("{number:064}");
+    let (files, sha256) = ((0..7).map(numbered).collect::<Vec<_>>(), numbered(0));
+    let chunk = |n: i32| doc! {"_id": n, "files_id": &sha256, "n": n, "data": binary(&[n as u8; 3])};
+    let file = |name: &String| {
+        doc! {"_id": name, "length": 3_i64, "chunkSize": 65_536, "metadata": {"suspect": {"node": "x"}}}
+    };
+    ground.centre.collection("fs.files").insert_many(files.iter().map(file)).await.unwrap();
+    ground.centre.collection("fs.chunks").insert_many((0..7).map(chunk)).await.unwrap();
+    let odd = (0..7).map(|n| doc! {"_id": n});
+    ground.people().insert_many(odd).await.unwrap();
+    let nodes = (0..7).map(|n| doc! {"_id": format!("n{n}"), "store": "s1"});
+    ground.centre.collection("edge_nodes").insert_many(nodes).await.unwrap();
+    let mut central = ground.hub().open().await.unwrap();
+    let mut rules = vec![Rule::new("find", Act::Alter(shorten)), Rule::new("getMore", failure(43))];
+    rules.extend(documentdb());
+    ground.proxy.set_rules(rules.clone());
+    let rows = central.content_files(&files).await.unwrap();
+    let mut found: Vec<_> = rows.into_iter().map(|file| file.sha256).collect();
+    found.sort();
+    assert_eq!(found, files);
+    assert_eq!(central.marked_contents(5).await.unwrap().len(), 5, "as many as are asked for, and each once");
+    let lengths = central.content_chunk_lengths(&sha256).await.unwrap();
+    assert_eq!(lengths, (0..7).map(|n| (n, Some(3))).collect());
+    let chunks = central.content_chunks(&sha256, 1, 6).await.unwrap();
+    assert_eq!(chunks, (1..7).map(|n| (n, vec![n as u8; 3])).collect::<Vec<_>>());
+    let mut ids = central.unsupported_ids(Kind::Person, 100).await.unwrap();
+    ids.sort();
+    assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6"]);
+    let rows = central.node_rows("n0", Some("s1")).await.unwrap();
+    let ids: std::collections::BTreeSet<_> = rows.iter().filter_map(|row| row.get_str("_id").ok()).collect();
+    assert_eq!((rows.len(), ids.len()), (7, 7));
+    // One that tells nothing at all is not asked for ever.
+    let nothing: fn(&mut Document) = |reply| {
+        let Ok(cursor) = reply.get_document_mut("cursor") else { return };
+        cursor.insert("firstBatch", Bson::Array(Vec::new()));
+        cursor.insert("id", 777_i64);
+    };
+    rules[0] = Rule::new("find", Act::Alter(nothing));
+    ground.proxy.set_rules(rules);
+    ground.proxy.seen();
+    let answer = central.node_rows("n0", Some("s1")).await;
+    assert!(matches!(answer, Err(CentralError::Offline(_))), "{answer:?}");
+    let asked = names(&ground.proxy.seen()).iter().filter(|name| *name == "find").count();
+    assert!((2..=5).contains(&asked), "{asked}");
+}
+
+fn binary(bytes: &[u8]) -> Bson {
+    Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: bytes.to_vec() })
+}
+
 /// A unique index of the centre's: the record is refused and listed, in whatever words the engine says it.
 #[tokio::test]
 async fn a_duplicate_is_refused_in_any_words() {

@@ -4,13 +4,15 @@
 //! upload was cut.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
+use bson::{Binary, Bson, DateTime, Document, RawBsonRef, RawDocument, doc};
 use mongodb::options::FindOptions;
 
+use super::cursors::Question;
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::content::{
@@ -39,7 +41,7 @@ impl Attachments for MongoCentral {
             return Ok(Vec::new());
         }
         let shown = doc! {"length": 1, "chunkSize": 1, MARK_NODE: 1};
-        let rows = self.find_rows(FILES_COLLECTION, doc! {"_id": {"$in": names}}, shown, 0).await?;
+        let rows = self.find_rows(FILES_COLLECTION, "_id", doc! {"_id": {"$in": names}}, shown, 0).await?;
         let file = |row: &Document| {
             Some(ContentFile {
                 sha256: row.get_str("_id").ok()?.to_owned(),
@@ -59,12 +61,12 @@ impl Attachments for MongoCentral {
     async fn marked_contents(&mut self, max: usize) -> Result<Vec<String>> {
         let marked = doc! {MARK_NODE: {"$exists": true}};
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
-        let rows = self.find_rows(FILES_COLLECTION, marked, doc! {"_id": 1}, limit).await?;
+        let rows = self.find_rows(FILES_COLLECTION, "_id", marked, doc! {"_id": 1}, limit).await?;
         Ok(rows.iter().filter_map(|row| row.get_str("_id").ok().map(str::to_owned)).collect())
     }
 
     async fn content_mark(&mut self, sha256: &str) -> Result<Option<ContentMark>> {
-        let rows = self.find_rows(FILES_COLLECTION, doc! {"_id": sha256}, doc! {MARK: 1}, 1).await?;
+        let rows = self.find_rows(FILES_COLLECTION, "_id", doc! {"_id": sha256}, doc! {MARK: 1}, 1).await?;
         let mark = rows
             .first()
             .and_then(|row| row.get_document("metadata").ok())
@@ -83,7 +85,7 @@ impl Attachments for MongoCentral {
         let bytes = doc! {"$cond": [is_bytes, {"$binarySize": only_bytes}, -1]};
         let shown = doc! {"_id": 0, "n": 1, "bytes": bytes};
         let rows =
-            self.find_rows(CHUNKS_COLLECTION, doc! {"files_id": sha256}, shown, CHUNK_ROWS_MAX).await?;
+            self.find_rows(CHUNKS_COLLECTION, "n", doc! {"files_id": sha256}, shown, CHUNK_ROWS_MAX).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row, "n")?, number(row, "bytes")))).collect())
     }
 
@@ -92,34 +94,32 @@ impl Attachments for MongoCentral {
             return Ok(Vec::new());
         };
         let filter = doc! {"files_id": sha256, "n": {"$gte": from, "$lt": to}};
-        let chunks = self.database.collection::<RawDocumentBuf>(CHUNKS_COLLECTION);
-        let finding = chunks
-            .find(filter)
-            .projection(doc! {"_id": 0, "n": 1, "data": 1})
-            .sort(doc! {"n": 1})
-            .batch_size(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1))
-            .session(&mut self.reading);
-        let opened = self.patience.limited(async { finding.await }).await;
-        let mut cursor = self.reading("find", CHUNKS_COLLECTION, opened)?;
+        let mut options = FindOptions::default();
+        options.projection = Some(doc! {"_id": 0, "n": 1, "data": 1});
+        options.sort = Some(doc! {"n": 1});
+        options.batch_size = Some(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1));
+        let question = Question { collection: CHUNKS_COLLECTION, filter, key: "n", options };
         let (mut found, mut bytes) = (Vec::new(), 0);
-        loop {
-            let next = async { cursor.next(&mut self.reading).await.transpose() };
-            let row = self.patience.limited(next).await;
-            let row = self.reading("getMore", CHUNKS_COLLECTION, row)?;
-            // Chunks longer than their row says are noticed by who asked.
-            let Some(row) = row.filter(|_| bytes < CHUNKS_BYTES_MAX) else {
-                return Ok(found);
-            };
-            let number = match row.get("n") {
-                Ok(Some(RawBsonRef::Int32(n))) => u64::try_from(n).ok(),
-                Ok(Some(RawBsonRef::Int64(n))) => u64::try_from(n).ok(),
-                _ => None,
-            };
-            if let (Some(number), Ok(Some(RawBsonRef::Binary(data)))) = (number, row.get("data")) {
-                bytes += data.bytes.len();
-                found.push((number, data.bytes.to_vec()));
-            }
-        }
+        let answer = self
+            .each_row(question, |row| {
+                // Chunks longer than their row says are noticed by who asked.
+                if bytes >= CHUNKS_BYTES_MAX {
+                    return Ok(ControlFlow::Break(()));
+                }
+                let number = match row.get("n") {
+                    Ok(Some(RawBsonRef::Int32(n))) => u64::try_from(n).ok(),
+                    Ok(Some(RawBsonRef::Int64(n))) => u64::try_from(n).ok(),
+                    _ => None,
+                };
+                if let (Some(number), Ok(Some(RawBsonRef::Binary(data)))) = (number, row.get("data")) {
+                    bytes += data.bytes.len();
+                    found.push((number, data.bytes.to_vec()));
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+            .await;
+        self.reading("find", CHUNKS_COLLECTION, answer)?;
+        Ok(found)
     }
 
     async fn add_content_chunks(&mut self, sha256: &str, chunks: &[(u64, Vec<u8>)]) -> Result<()> {
@@ -200,32 +200,29 @@ impl Attachments for MongoCentral {
 }
 
 impl MongoCentral {
-    /// All rows that match, or `limit` of them unless that is 0. Fields are names and numbers: one that is longer than
-    /// those can be is as good as absent, so that rows which somebody has put there take no memory.
+    /// All rows that match, or `limit` of them unless that is 0; `key` tells them apart. Fields are names and numbers: one
+    /// that is longer than those can be is as good as absent, so that rows which somebody has put there take no memory.
     async fn find_rows(
         &mut self,
         collection: &str,
+        key: &'static str,
         filter: Document,
         shown: Document,
         limit: i64,
     ) -> Result<Vec<Document>> {
-        let rows = self.database.collection::<RawDocumentBuf>(collection);
         let mut options = FindOptions::default();
         options.projection = Some(shown);
         options.batch_size = Some(SMALL_ROWS_MAX);
         options.limit = (limit > 0).then_some(limit);
-        let finding = rows.find(filter).with_options(options).session(&mut self.reading);
-        let opened = self.patience.limited(async { finding.await }).await;
-        let mut cursor = self.reading("find", collection, opened)?;
         let mut found = Vec::new();
-        loop {
-            let next = async { cursor.next(&mut self.reading).await.transpose() };
-            let row = self.patience.limited(next).await;
-            match self.reading("getMore", collection, row)? {
-                Some(row) => found.push(short_fields(&row)),
-                None => return Ok(found),
-            }
-        }
+        let answer = self
+            .each_row(Question { collection, filter, key, options }, |row| {
+                found.push(short_fields(row));
+                Ok(ControlFlow::Continue(()))
+            })
+            .await;
+        self.reading("find", collection, answer)?;
+        Ok(found)
     }
 
     /// The index that makes a chunk unique, the usual one on files, and one of marked files only. Asked for
@@ -278,7 +275,7 @@ impl MongoCentral {
                 return Err(error::about_call("the answer cannot be read"));
             };
             // In another index another row is in the way, and this one is not there.
-            if self.find_rows(collection, same.clone(), doc! {"_id": 1}, 1).await?.is_empty() {
+            if self.find_rows(collection, "_id", same.clone(), doc! {"_id": 1}, 1).await?.is_empty() {
                 let refused = error::of_index(error::index_of(message), &Bson::from(name.clone()));
                 return self.writing("insert", collection, Err(refused));
             }

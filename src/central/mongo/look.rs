@@ -131,7 +131,10 @@ impl MongoHub {
         }
         match of_history(&entered.client.database("local")).await {
             Err(Late) => survey.advice.push(slow(member, "asked how far its history reaches back")),
-            Ok(advice) => survey.advice.extend(advice),
+            Ok(History::Short(advice)) => survey.advice.push(advice),
+            // A standalone server has none, which is said already.
+            Ok(History::Unseen) if !primary.is_standalone => survey.unseen.push(UNSEEN_HISTORY),
+            Ok(History::Unseen | History::LongEnough) => {}
         }
         match rights::asked(&database, namesakes_command(name, own)).await {
             None => survey.advice.push(slow(member, "asked for other nodes of this name")),
@@ -199,27 +202,49 @@ fn of_collations(reply: &Document) -> Option<Advice> {
     })
 }
 
-/// How far back the server can tell what happened, if this user may see it; most may not.
-async fn of_history(local: &Database) -> Result<Option<Advice>, Late> {
+/// The role in docs/SYNC.md may not read the oplog, and needs not to for anything else.
+const UNSEEN_HISTORY: &str = "how far the centre's history (oplog) reaches back could not be looked at, because this user \
+     may not read local.oplog.rs. Ask the centre's administrator what rs.printReplicationInfo() says: it has to be longer \
+     than a clinic is ever away (docs/SYNC.md: What a node needs). Or let this user see it: grantRolesToUser with {role: \
+     \"read\", db: \"local\"}";
+
+/// How far back the server can tell what happened.
+#[derive(Debug)]
+enum History {
+    LongEnough,
+    Short(Advice),
+    /// This user may not see it; most may not.
+    Unseen,
+}
+
+async fn of_history(local: &Database) -> Result<History, Late> {
     let find = |order: i32| doc! {"find": "oplog.rs", "sort": {"$natural": order}, "limit": 1, "projection": {"ts": 1}};
     let mut replies = Vec::new();
     for command in [find(1), find(-1), doc! {"collStats": "oplog.rs"}] {
         match rights::asked(local, command).await.ok_or(Late)? {
             Ok(reply) => replies.push(reply),
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(History::Unseen),
         }
     }
-    Ok(short_history(&replies))
+    Ok(history_in(&replies))
 }
 
 /// From its first and last entry, and how large it may be.
-fn short_history(replies: &[Document]) -> Option<Advice> {
-    let [first, last, stats] = replies else { return None };
-    let hours = rights::hours_between(rights::first_of(first)?, rights::first_of(last)?)?;
-    let (used, most) = (super::number(stats, "size")?, super::number(stats, "maxSize")?);
+fn history_in(replies: &[Document]) -> History {
+    let read = || {
+        let [first, last, stats] = replies else { return None };
+        let hours = rights::hours_between(rights::first_of(first)?, rights::first_of(last)?)?;
+        Some((hours, super::number(stats, "size")?, super::number(stats, "maxSize")?))
+    };
+    let Some((hours, used, most)) = read() else {
+        return History::Unseen;
+    };
     // A young one is short because nothing was before.
     let is_full = used >= most / 10 * 9;
-    (is_full && hours < HISTORY_HOURS_MIN).then(|| Advice {
+    if !is_full || hours >= HISTORY_HOURS_MIN {
+        return History::LongEnough;
+    }
+    History::Short(Advice {
         finding: format!(
             "the centre's history (oplog, {} MB) reaches back {hours} hours: a clinic that is away for longer reads \
              everything again",
@@ -266,5 +291,63 @@ mod tests {
         let names: Vec<_> = namesakes(&reply, now_ms).into_iter().map(|other| other.node).collect();
         assert_eq!(names, ["new", "ahead", "never"]);
         assert!(namesakes(&doc! {}, now_ms).is_empty());
+    }
+
+    #[test]
+    fn an_address_that_fails_with_one_member_is_advised_against() {
+        let advised = |is_standalone: bool, is_direct: bool, seeds: usize, hosts: usize| {
+            let primary = Primary {
+                name: "a:27017".to_owned(),
+                options: mongodb::options::ClientOptions::default(),
+                is_standalone,
+                seeds,
+                hosts,
+                is_direct,
+            };
+            let advice = of_address(&primary);
+            assert!(advice.iter().all(|advice| !advice.remedy.is_empty()));
+            advice.into_iter().map(|advice| advice.finding).collect::<Vec<_>>()
+        };
+        // One seed of several members; several seeds; the only member.
+        let one_seed = advised(false, false, 1, 3);
+        assert!(
+            one_seed.len() == 1 && one_seed[0].starts_with("the address names one of 3 members"),
+            "{one_seed:?}"
+        );
+        assert!(advised(false, false, 2, 3).is_empty());
+        assert!(advised(false, false, 1, 1).is_empty());
+        // directConnection at a primary that works, which hides the others however many are named.
+        for seeds in [1, 3] {
+            let direct = advised(false, true, seeds, 3);
+            assert!(
+                direct.len() == 1 && direct[0].starts_with("directConnection=true keeps to one of 3"),
+                "{direct:?}"
+            );
+        }
+        assert!(advised(false, true, 1, 1).is_empty());
+        let standalone = advised(true, false, 1, 0);
+        assert!(standalone.len() == 1 && standalone[0].contains("no replica set"), "{standalone:?}");
+    }
+
+    #[test]
+    fn a_history_that_is_too_short_is_advised_against() {
+        let entry = |hours: u64| {
+            let time = u32::try_from(1_700_000_000 + hours * 3600).unwrap();
+            doc! {"cursor": {"firstBatch": [{"ts": bson::Timestamp { time, increment: 1 }}]}}
+        };
+        let stats = |size: i64| doc! {"size": size, "maxSize": 1_000_000_000_i64};
+        let found = |hours, size| history_in(&[entry(0), entry(hours), stats(size)]);
+        let History::Short(advice) = found(719, 900_000_000) else {
+            panic!("full after 719 hours");
+        };
+        assert!(advice.finding.contains("(oplog, 1000 MB) reaches back 719 hours"), "{}", advice.finding);
+        assert!(advice.remedy.contains("minRetentionHours"));
+        assert!(matches!(found(720, 1_000_000_000), History::LongEnough));
+        // Not full yet: nothing was before.
+        assert!(matches!(found(10, 899_000_000), History::LongEnough));
+        // What cannot be read is not taken for a history that is long enough.
+        let empty = doc! {"cursor": {"firstBatch": []}};
+        assert!(matches!(history_in(&[empty, entry(1), stats(1)]), History::Unseen));
+        assert!(matches!(history_in(&[entry(0), entry(1), doc! {}]), History::Unseen));
     }
 }

@@ -9,6 +9,7 @@ pub(super) mod address;
 mod content;
 mod conversation;
 mod counters;
+mod cursors;
 mod error;
 mod feed;
 mod filter;

@@ -1,17 +1,19 @@
 //! Floor 2. Reading records: by identifier, and all of a kind through one cursor.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 
 use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use futures_util::StreamExt;
 use mongodb::ClientSession;
 use mongodb::action::Action;
-use mongodb::options::WriteConcern;
+use mongodb::options::{FindOptions, WriteConcern};
 use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 
+use super::cursors::{Question, REOPENED_MAX, lost_cursor};
 use super::line::Patience;
 use super::{MongoCentral, error};
-use crate::central::{CentralError, Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
+use crate::central::{Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
 use crate::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use crate::domain::merge::IDENTITY_FIELDS;
 use crate::domain::record::Kind;
@@ -28,8 +30,6 @@ const SIZES_PER_PAGE: i64 = 1000;
 /// Bytes of documents fetched by identifier after which the others are left to be asked for again. One reply of a server has
 /// at most 16 MiB, so that no more than this and a reply is held.
 const FETCH_BYTES_MAX: usize = 4 << 20;
-/// How often in a row a cursor is opened again that the server gave up before it told anything.
-const REOPENED_MAX: usize = 3;
 
 /// A walk over the records of one kind in order of `_id`.
 ///
@@ -202,6 +202,7 @@ impl MongoCentral {
 
     /// The last identifier of the next page, and those of large documents in it; `None` at the end.
     async fn sizes_page(&mut self, kind: Kind, after: Option<&str>) -> Result<Option<Document>> {
+        let mut reopened = 0;
         loop {
             let collation = self.collation().await?;
             let is_collated = collation.is_some();
@@ -217,7 +218,13 @@ impl MongoCentral {
                 opened => {
                     let mut cursor = opened.map_err(|failure| error::of_call(&failure))?;
                     let next = async { cursor.next(&mut self.reading).await.transpose() };
-                    return self.patience.limited(next).await;
+                    match self.patience.attempt(next).await? {
+                        Err(failure) if error::is_cursor_lost(&failure) => reopened += 1,
+                        page => return page.map_err(|failure| error::of_call(&failure)),
+                    }
+                    if reopened > REOPENED_MAX {
+                        return Err(lost_cursor());
+                    }
                 }
             }
         }
@@ -250,24 +257,18 @@ impl MongoCentral {
             return Ok(Vec::new());
         }
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
-        let rows = self.database.collection::<Document>(collection);
-        let finding = rows
-            .find(doc! {"_id": other_ids()})
-            .projection(doc! {"_id": 1})
-            .limit(limit)
-            .session(&mut self.reading);
-        let mut cursor = self.patience.limited(async { finding.await }).await?;
+        let mut options = FindOptions::default();
+        options.projection = Some(doc! {"_id": 1});
+        options.limit = Some(limit);
+        let question = Question { collection, filter: doc! {"_id": other_ids()}, key: "_id", options };
         let mut ids = Vec::new();
-        loop {
-            let next = async { cursor.next(&mut self.reading).await.transpose() };
-            match self.patience.limited(next).await? {
-                Some(row) => {
-                    let id = row.get("_id").cloned().unwrap_or(Bson::Null);
-                    ids.push(id.into_relaxed_extjson().to_string());
-                }
-                None => return Ok(ids),
-            }
-        }
+        self.each_row(question, |row| {
+            let id = row.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+            ids.push(id.unwrap_or(Bson::Null).into_relaxed_extjson().to_string());
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
+        Ok(ids)
     }
 }
 
@@ -299,10 +300,6 @@ fn sizes_pipeline(after: Option<&str>) -> Vec<Document> {
             "large": {"$push": {"$cond": [is_large, "$_id", "$$REMOVE"]}},
         }},
     ]
-}
-
-pub(super) fn lost_cursor() -> CentralError {
-    error::offline("it gives up what was asked before it has answered")
 }
 
 pub(super) fn batch_size(documents: usize) -> u32 {

@@ -1,11 +1,14 @@
 //! Floor 2. The reconciliation's own collections: leases, conflicts, archived bodies.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, doc};
+use mongodb::options::FindOptions;
 
+use super::cursors::{Question, lost_cursor};
 use super::filter::holds;
-use super::read::{Next, batch_size, lost_cursor, next_batch};
+use super::read::{Next, batch_size, next_batch};
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{
@@ -91,21 +94,23 @@ impl MongoCentral {
     pub(super) async fn find_node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
         let mut any = vec![doc! {"_id": node}];
         any.extend(store.map(|store| doc! {STORE_FIELD: store}));
-        let nodes = self.database.collection::<RawDocumentBuf>(NODES_COLLECTION);
-        let finding = nodes.find(doc! {"$or": any}).session(&mut self.reading);
-        let patience = &self.patience;
-        let mut cursor = patience.limited(async { finding.await }).await?;
+        let question = Question {
+            collection: NODES_COLLECTION,
+            filter: doc! {"$or": any},
+            key: "_id",
+            options: FindOptions::default(),
+        };
         let (mut rows, mut weight) = (Vec::new(), 0);
-        while let Some(row) =
-            patience.limited(async { cursor.next(&mut self.reading).await.transpose() }).await?
-        {
-            weight += weight::of_decoded(&row);
+        self.each_row(question, |row| {
+            weight += weight::of_decoded(row);
             if weight > NODE_ROWS_WEIGHT_MAX && !rows.is_empty() {
                 return Err(error::failed("the rows of edge_nodes about this store are more than are read"));
             }
             let unreadable = |_| error::failed("a row of edge_nodes cannot be read");
-            rows.push(Document::try_from(&*row).map_err(unreadable)?);
-        }
+            rows.push(Document::try_from(row).map_err(unreadable)?);
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
         Ok(rows)
     }
 

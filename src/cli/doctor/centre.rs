@@ -42,6 +42,9 @@ fn found_of(found: &mut Findings, survey: &Survey, name: &str) {
     for advice in &survey.advice {
         found.warning(CENTRE, advice.finding.clone(), advice.remedy);
     }
+    for unseen in &survey.unseen {
+        found.ok(CENTRE, *unseen);
+    }
     let Some(others) = &survey.namesakes else {
         return;
     };
