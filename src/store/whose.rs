@@ -14,7 +14,7 @@ use super::departed::{Departed, identity_row};
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
-use super::tables::{Fields, META};
+use super::tables::Fields;
 use super::{StoreError, tables};
 use crate::domain::merge::{Clash, identity_of, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
