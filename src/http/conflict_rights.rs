@@ -1,4 +1,4 @@
-//! Floor 4. Who may know of what waits for a decision: conflicts, questions about people, refused and waiting records.
+//! Floor 4. Who may know of what waits for a decision: conflicts and questions about people.
 //!
 //! One rule for every path: an account knows of it, and decides it, only if it may read each record that it is about.
 //!
@@ -6,8 +6,9 @@
 //! |---|---|
 //! | a conflict between two values of a record | accounts that may read the record, and everybody's whose versions or values are in it |
 //! | a question about two people, or two records under one id | accounts that may read everybody's records of that kind |
-//! | a refused or a waiting record | the same |
 //! | all of these | the operator of the machine, who decides where nobody else can |
+//!
+//! Refused and waiting records are listed without a body, for those who look after the node (`sync` with `global`).
 //!
 //! Everybody else gets the answer for what does not exist, with the same status, headers and text. Whose a conflict is
 //! stands in short notes beside it ([`crate::store::NotedOwner`]), which are asked before the conflict is read. So what is
@@ -23,6 +24,7 @@ use super::caller::Caller;
 use super::conflict_view::{self, ConflictView};
 use super::error::{ApiError, PeopleQuestion};
 use super::kept::{is_operator, may_read_all, may_read_kept};
+use super::workload;
 use crate::domain::access::{Acl, Principal, Scope};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::Owner;
@@ -40,8 +42,8 @@ pub(super) fn hidden() -> ApiError {
     ApiError::Hidden(ABSENT.into())
 }
 
-/// Whether the caller may know of a refused or a waiting record of this kind, or of a question about people.
-pub(super) fn may_know_of_all(node: &Node, caller: &Caller, kind: Kind) -> bool {
+/// Whether the caller may know of a question about people, or of records of this kind.
+fn may_know_of_all(node: &Node, caller: &Caller, kind: Kind) -> bool {
     may_read_all(&node.acl(), &caller.principal, kind)
 }
 
@@ -191,8 +193,8 @@ const STATUS_OF_NODE: [&str; 11] = [
 
 /// What an account sees of the status of the synchronization, or of the report of a round. Without a role that uses `sync` for
 /// everybody it sees how the node stands, and of what waits only how many conflicts it may know of.
-pub(super) fn status_for(
-    node: &Node,
+pub(super) async fn status_for(
+    node: &Arc<Node>,
     caller: &Caller,
     scope: Scope,
     mut status: Value,
@@ -203,8 +205,15 @@ pub(super) fn status_for(
     if let Value::Object(fields) = &mut status {
         fields.retain(|name, _| STATUS_OF_NODE.contains(&name.as_str()));
     }
-    let view = node.store.read()?;
-    status["conflicts_open"] = json!(ConflictReader::new(node, caller, &view).open_count()?);
+    // It takes as long as the list.
+    let work = workload::take_for_rows(node, caller).await?;
+    let (node, caller) = (Arc::clone(node), caller.clone());
+    let counted = tokio::task::spawn_blocking(move || {
+        let view = node.store.read()?;
+        ConflictReader::new(&node, &caller, &view).open_count()
+    });
+    status["conflicts_open"] = json!(counted.await.map_err(|_| ApiError::Internal)??);
+    drop(work);
     Ok(status)
 }
 

@@ -226,13 +226,17 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
         true => try_resolving(store, id, decision, current, actor, check).await,
     };
     let done = caller.writes(&node).charged(&work).through(carried_out).await;
-    if done.is_err() {
+    if done.as_ref().is_err_and(|error| !matches!(error, ResolveError::Store(_))) {
         // The record may have become another one's meanwhile: then nothing is said of it.
         check_known(&node, &caller, &*node.store.read()?, id)?;
     }
     match done {
         Ok(_) if IS_TRIAL => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(_) => respond(&node, &caller, &*node.store.read()?, at.id()),
+        // What was decided may have taken the record out of the caller's reach.
+        Ok(_) => match respond(&node, &caller, &*node.store.read()?, at.id()) {
+            Err(ApiError::Hidden(_)) => Ok(StatusCode::NO_CONTENT.into_response()),
+            answer => answer,
+        },
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {
             Err(moved(&node, &caller, at.id(), "The conflict has been resolved already"))

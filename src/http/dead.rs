@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::Node;
 use super::caller::Caller;
-use super::conflict_rights::{ConflictReader, may_know_of_all};
 use super::error::ApiError;
 use super::extract::At;
 use super::lists::counting_damaged;
@@ -26,9 +25,7 @@ const ROWS_OF: char = '*';
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
     let snapshot = node.store.read()?;
-    let letters = snapshot.dead_letters()?.into_iter();
-    let letters = letters.filter(|letter| may_know_of_all(&node, &caller, letter.key.kind));
-    let shown = letters.map(|letter| {
+    let shown = snapshot.dead_letters()?.into_iter().map(|letter| {
         // What a damaged row is needed for is no way out.
         let ways = unless_damaged(ways_out(&snapshot, &letter))?.unwrap_or_default();
         Ok(json!({
@@ -43,8 +40,7 @@ pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Resul
         }))
     });
     let shown = super::json(shown.collect::<Result<Vec<Value>, ApiError>>()?);
-    let damaged = ConflictReader::new(&node, &caller, &snapshot).damaged(node.store.damaged_rows())?;
-    Ok(counting_damaged(&damaged, &["dead"], shown))
+    Ok(counting_damaged(&node.store.damaged_rows(), &["dead"], shown))
 }
 
 /// A dead letter is named by its record: `people:ESPGNU777ORG`.
@@ -58,7 +54,7 @@ pub(crate) async fn retry(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let key = named_and_known(&node, &caller, &at)?;
+    let key = named(&at)?;
     let was_dead = caller.writes(&node).transact(move |tx| tx.retry_dead(&key)).await?;
     if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
 }
@@ -69,16 +65,8 @@ fn named(at: &At) -> Result<RecordKey, ApiError> {
     Ok(RecordKey::new(Kind::from_collection(collection).ok_or_else(absent)?, record))
 }
 
-/// The same, if the caller may know of refused records of its kind.
-fn named_and_known(node: &Node, caller: &Caller, at: &At) -> Result<RecordKey, ApiError> {
-    let key = named(at)?;
-    if may_know_of_all(node, caller, key.kind) { Ok(key) } else { Err(ApiError::Hidden(ABSENT.into())) }
-}
-
-const ABSENT: &str = "There is no such refused record";
-
 fn absent() -> ApiError {
-    ApiError::NotFound(ABSENT.into())
+    ApiError::NotFound("There is no such refused record".into())
 }
 
 /// Rows of a table, in the place of a record: `*TABLE:COLLECTION:ID`. The collection may be empty; so may both, for all
@@ -158,7 +146,7 @@ pub(crate) async fn discard(
 /// Besides the right to decide about refused records it needs the one to make the same change directly.
 async fn give_up(node: &Arc<Node>, caller: &Caller, at: &At, way: WayOut) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let key = named_and_known(node, caller, at)?;
+    let key = named(at)?;
     let (acl, who, kind) = (node.acl(), caller.principal.clone(), key.kind);
     let allow = move |effect: Effect, owner: Option<&str>| {
         let verb = match effect {

@@ -70,7 +70,7 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     let scope = node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
     let mut status = json!(node.sync.status()?);
     status["emergencies_unreviewed"] = json!(node.store.read()?.emergencies_count()?);
-    let mut status = status_for(&node, &caller, scope, status)?;
+    let mut status = status_for(&node, &caller, scope, status).await?;
     if !caller.principal.administers() {
         return Ok(super::json(status));
     }
@@ -114,7 +114,7 @@ pub(crate) async fn sync_round(
     }
     let report = node.sync.round().await;
     if !caller.principal.administers() {
-        return Ok(super::json(status_for(&node, &caller, scope, json!(report))?));
+        return Ok(super::json(status_for(&node, &caller, scope, json!(report)).await?));
     }
     let mut report = json!(report);
     if let (Some(named), Some(message)) =

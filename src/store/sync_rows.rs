@@ -459,7 +459,8 @@ pub(crate) fn decode_intent(bytes: &[u8]) -> Result<Intent, StoreError> {
 fn intent_in(row: Fields<'_>, write: IntentWrite) -> Result<Intent, StoreError> {
     Ok(Intent {
         number: row.count("number")?,
-        after: row.count_if_any("after")?.map(Moment),
+        // From 2038 on its highest bit is set: the number is kept, not its sign.
+        after: row.int64_if_any("after")?.map(|after| Moment(after as u64)),
         author: row.text_if_any("author")?.unwrap_or_default().to_owned(),
         write,
     })

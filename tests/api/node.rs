@@ -361,8 +361,7 @@ async fn refused_records_are_given_up_by_those_who_may_change_them() {
     assert_eq!(list[0]["reason"].as_str().unwrap().len(), 2_000);
     for way in ["take-central", "discard"] {
         post("DOC003", "event:e1", way).await.is(403, NOTHING);
-        // Who may not read the record does not learn that it was refused.
-        post("TEC005", "event:e1", way).await.is(404, NOTHING);
+        post("TEC005", "event:e1", way).await.is(403, NOTHING);
         post("ROOT004", "event:none", way).await.is(404, NOTHING);
         post("ROOT004", "none", way).await.is(404, NOTHING);
     }

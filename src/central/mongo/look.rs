@@ -203,8 +203,8 @@ fn of_collations(reply: &Document) -> Option<Advice> {
 }
 
 /// The role in docs/SYNC.md may not read the oplog, and needs not to for anything else.
-const UNSEEN_HISTORY: &str = "how far the centre's history (oplog) reaches back could not be looked at, because this user \
-     may not read local.oplog.rs. Ask the centre's administrator what rs.printReplicationInfo() says: it has to be longer \
+const UNSEEN_HISTORY: &str = "how far the centre's history (oplog) reaches back could not be looked at: the role in \
+     docs/SYNC.md may not read local.oplog.rs. Ask the centre's administrator what rs.printReplicationInfo() says: it has to be longer \
      than a clinic is ever away (docs/SYNC.md: What a node needs). Or let this user see it: grantRolesToUser with {role: \
      \"read\", db: \"local\"}";
 

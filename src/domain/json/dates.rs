@@ -570,6 +570,8 @@ mod tests {
             "1985/10/4 1:05PM UTC",
             "Oct 4, 1985, 1:05:00\u{202F}PM",
             "4 Oct 1985 11:05 a.m. -0200",
+            "October 4th, 1985 13:05",
+            "4th October 1985, 1:05 PM",
         ] {
             assert_eq!(parse_date(text).map(|d| d.timestamp_millis()), Some(497_279_100_000), "{text}");
         }
