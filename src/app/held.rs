@@ -211,8 +211,8 @@ pub(super) struct Held {
     turn: Arc<Turn>,
     /// What is still to be given of the last frame.
     rest: Bytes,
-    /// The count of an answer of known length. Its frames are parts of one piece of memory, which is there until the last of
-    /// them is sent.
+    /// The count of what is behind the last frame as well: parts of one piece of memory, which is there until the last of them
+    /// is sent.
     whole: Option<Arc<Holding>>,
 }
 
@@ -221,16 +221,14 @@ impl Held {
         Held { body, turn, rest: Bytes::new(), whole: None }
     }
 
-    /// Counts a frame, or the answer that it is the first part of. `length`: of the answer, if it is known.
-    fn count(&mut self, bytes: Bytes, length: Option<u64>) -> Bytes {
-        if self.whole.is_none() {
-            let length = length.and_then(|length| usize::try_from(length).ok());
-            self.whole = length.map(|length| Arc::new(self.turn.holding(length)));
-        }
-        let holding = match &self.whole {
-            Some(whole) => Arc::clone(whole),
-            None => Arc::new(self.turn.holding(bytes.len())),
-        };
+    /// Counts a frame. `behind`: how many bytes are here behind it, of which the frames to come are parts; they are counted
+    /// with the first one.
+    fn count(&mut self, bytes: Bytes, behind: u64) -> Bytes {
+        let holding = self.whole.take().unwrap_or_else(|| {
+            let behind = usize::try_from(behind).unwrap_or(usize::MAX);
+            Arc::new(self.turn.holding(bytes.len().saturating_add(behind)))
+        });
+        self.whole = (behind > 0).then(|| Arc::clone(&holding));
         Bytes::from_owner(Counted { bytes, _holding: holding })
     }
 }
@@ -257,7 +255,6 @@ impl HttpBody for Held {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.turn.asked();
         if self.rest.is_empty() {
-            let length = self.body.size_hint().exact();
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
                 end => {
@@ -269,7 +266,8 @@ impl HttpBody for Held {
                 Ok(bytes) => bytes,
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             };
-            self.rest = self.count(bytes, length);
+            let behind = self.body.size_hint().lower();
+            self.rest = self.count(bytes, behind);
         }
         let most = self.rest.len().min(PIECE_BYTES_MAX);
         let piece = self.rest.split_to(most);
