@@ -72,6 +72,15 @@ fn hold_ana(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.open_conflict(conflict)
 }
 
+/// An encounter of Ana's account is on the node alone: an edit of it stood against a delete while nobody had the account.
+fn left_alone(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let (key, of_ana) = (RecordKey::new(Kind::Encounter, "e1"), doc! {"_id": "e1", "person": "ANA001"});
+    tx.put(&key, Some(&of_ana), &Base::Document(of_ana.clone()), &Actor::Centre)?;
+    let edited = with(of_ana, doc! {"summary": "edited"});
+    tx.edit(&key, Some(&edited), &tech())?;
+    tx.put(&key, Some(&edited), &Base::Absent, &Actor::Centre)
+}
+
 /// How an account can stand, and what is said of a page that names it alone; nothing if it is taken.
 type State = (&'static str, fn(&mut Tx<'_>) -> Result<(), StoreError>, Option<&'static str>);
 
@@ -128,6 +137,26 @@ const STATES: &[State] = &[
             from_centre(tx, Some(beatriz()))
         },
         Some("pols/P1 is of ANA001, an account that somebody else had before: import it together"),
+    ),
+    ("nobody, and a record of theirs is here alone", left_alone, None),
+    (
+        "nobody, and a record of theirs was here alone",
+        |tx| {
+            left_alone(tx)?;
+            tx.edit(&RecordKey::new(Kind::Encounter, "e1"), None, &tech()).map(drop)
+        },
+        None,
+    ),
+    (
+        "the first one after records of nobody",
+        |tx| {
+            left_alone(tx)?;
+            tx.edit(&RecordKey::new(Kind::Encounter, "e1"), None, &tech())?;
+            from_centre(tx, Some(ana()))
+        },
+        Some(
+            "pols/P1 is of ANA001, an account of which records were here before anybody was known who has it: import it together",
+        ),
     ),
     ("held", hold_ana, Some("pols/P1 is of ANA001, an account that two people have: decide who is who")),
     (
