@@ -116,6 +116,10 @@ async fn the_next_holder_from_the_centre_is_asked_about() {
             };
             clinic.answer(verdict.clone()).await;
             clinic.assert_settled().await;
+            // Boris is who had the account, so more of it is his.
+            let former = clinic.store.read().unwrap().former_holders().unwrap();
+            let doubt = clinic.run(move |tx| tx.owner_doubt(ACCT, &former, |_| false)).await;
+            assert_eq!(doubt.is_none(), verdict == Verdict::Same, "{what}: {doubt:?}");
             let account = if verdict == Verdict::Same { ACCT } else { NEW };
             let owner = |kind: Kind, id: &str| kind.schema().owner_of(&clinic.at_centre(kind, id).unwrap());
             assert_eq!(owner(kind, "a1").as_deref(), Some(account), "{what}");
