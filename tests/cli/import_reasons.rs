@@ -81,6 +81,8 @@ fn left_alone(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.put(&key, Some(&edited), &Base::Absent, &Actor::Centre)
 }
 
+const HERE_ALONE: &str = "nobody, and a record of theirs is here alone";
+
 /// How an account can stand, and what is said of a page that names it alone; nothing if it is taken.
 type State = (&'static str, fn(&mut Tx<'_>) -> Result<(), StoreError>, Option<&'static str>);
 
@@ -138,7 +140,7 @@ const STATES: &[State] = &[
         },
         Some("pols/P1 is of ANA001, an account that somebody else had before: import it together"),
     ),
-    ("nobody, and a record of theirs is here alone", left_alone, None),
+    (HERE_ALONE, left_alone, None),
     (
         "nobody, and a record of theirs was here alone",
         |tx| {
@@ -155,7 +157,7 @@ const STATES: &[State] = &[
             from_centre(tx, Some(ana()))
         },
         Some(
-            "pols/P1 is of ANA001, an account of which records were here before anybody was known who has it: import it together",
+            "P1 is of ANA001, an account of which it is not known here whether somebody else had it before: import it",
         ),
     ),
     ("held", hold_ana, Some("pols/P1 is of ANA001, an account that two people have: decide who is who")),
@@ -267,7 +269,9 @@ fn pages_that_come_with_their_person_are_taken() {
             let is_here =
                 clinic.records(Kind::Person).iter().any(|here| here.get("name") == person.get("name"));
             let is_free = clinic.records(Kind::Person).is_empty();
-            if !is_here && !is_free || *state == "two spellings" {
+            // Whose the record that is here alone is has to be said first.
+            let is_asked = ["two spellings", HERE_ALONE].contains(state);
+            if !is_here && !is_free || is_asked {
                 continue;
             }
             put(&clinic, "all/people.jsonl", shown(person).to_string());
