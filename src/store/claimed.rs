@@ -33,6 +33,8 @@ pub enum OwnerDoubt {
     Moved(String),
     /// Somebody had the account before, of whom no body is in the trash. `true`: another one has it now.
     Gone(bool),
+    /// Somebody has the account, and it is not known whose the records of it were that were here before.
+    Unknown,
 }
 
 /// Who had accounts before, as the store knows it.
@@ -105,7 +107,13 @@ impl Tx<'_> {
             return Ok(Some(OwnerDoubt::Moved(to.to_owned())));
         }
         let is_of_last = match unless_damaged(self.departed_row(&account))? {
-            Some(Some(last)) => now.as_ref().is_some_and(|now| last.is_of(now)),
+            // Of a stand-in nothing is known either.
+            Some(Some(last)) if now.as_ref().is_some_and(|now| last.is_of(now)) => true,
+            // Nobody is known whose it could be but the next one, who is asked about.
+            Some(Some(last)) if last.is_unknown() => {
+                return Ok((!people.is_empty()).then_some(OwnerDoubt::Unknown));
+            }
+            Some(Some(_)) => false,
             Some(None) => !self.is_departed_lost(&account)?,
             None => false,
         };

@@ -269,7 +269,7 @@ impl Tx<'_> {
         }
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
         self.ask_again(key, super::Reread::default())?;
-        self.put_base(key, local, &Base::from(delivered), &Actor::Centre)?;
+        self.put_base(key, &base, local, &Base::from(delivered), &Actor::Centre)?;
         if local.is_none() {
             self.settle_trash(key, TrashState::Done)?;
         }

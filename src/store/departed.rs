@@ -18,14 +18,15 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;
 
-use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
+use super::{Base, StoreError};
 use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_unknown, same_identity, unknown_identity};
 use crate::domain::record::{RecordKey, fold_account};
+use crate::domain::schema::Owner;
 
 /// Accounts whose last person is remembered. Beyond that the oldest are forgotten, unless records here name them.
 const ROWS_MAX: u64 = 10_000;
@@ -87,6 +88,11 @@ impl Departed {
 
     pub(super) fn is_of(&self, person: &Document) -> bool {
         same_identity(&self.identity, person)
+    }
+
+    /// Whether nothing is known of them but that they had the account.
+    pub(super) fn is_unknown(&self) -> bool {
+        is_unknown(&self.identity)
     }
 
     /// The last number of the trash of their time.
@@ -275,12 +281,33 @@ impl Tx<'_> {
         if last.late.insert(key.clone()) { self.put_departed_row(account, Some(&last)) } else { Ok(()) }
     }
 
-    /// Notes that a record of this account is here which the centre had once and does not have now, while nobody on this node
-    /// has the account. If it is not known who had the account before, a person of whom nothing is known is remembered: the
-    /// next holder is not taken for them. What the centre has under the account may be anybody's.
-    pub(super) fn note_left_alone(&mut self, account: &str) -> Result<(), StoreError> {
-        if !self.spellings(account)?.is_empty() || self.departed(account)?.is_some() {
+    /// The centre does not have a `record` that is here, from now on; `was` is what was agreed on before.
+    pub(super) fn note_if_left_alone(
+        &mut self,
+        key: &RecordKey,
+        record: &Document,
+        was: &Base,
+    ) -> Result<(), StoreError> {
+        match (key.kind.schema().owner, key.kind.schema().owner_of(record)) {
+            (Owner::Field(_), Some(account)) if was.is_under(key, &account) => {
+                self.note_left_alone(&account, key)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that this record of the account is here, which the centre had once and does not have now, while nobody on this
+    /// node has the account. If it is not known who had the account before, a person of whom nothing is known is remembered:
+    /// the next holder is not taken for them. What the centre has under the account may be anybody's.
+    pub(super) fn note_left_alone(&mut self, account: &str, key: &RecordKey) -> Result<(), StoreError> {
+        if !self.spellings(account)?.is_empty() {
             return Ok(());
+        }
+        match self.departed(account)? {
+            Some(last) if is_unknown(&last) => return self.note_left_alone_too(account, key),
+            // Of the next holder it is asked anyway.
+            Some(_) => return Ok(()),
+            None => {}
         }
         let mut late = BTreeSet::new();
         for key in self.dependents(account)? {
@@ -299,6 +326,30 @@ impl Tx<'_> {
             None => Departed { identity, late, ..unknown_departed(0) },
         };
         self.put_departed_row(account, Some(&row))
+    }
+
+    /// The same of one more record, where it is noted that nothing is known of who had the account.
+    fn note_left_alone_too(&mut self, account: &str, key: &RecordKey) -> Result<(), StoreError> {
+        let Some(mut last) = unless_damaged(self.departed_row(account))?.flatten() else {
+            return Ok(());
+        };
+        // The next holder would get it with what the centre has.
+        if last.late.remove(key) { self.put_departed_row(account, Some(&last)) } else { Ok(()) }
+    }
+
+    /// The holder of the account `now` is `person`, by decision, who had it last.
+    pub(super) fn note_departed_same(
+        &mut self,
+        account: &str,
+        person: &Document,
+        now: &Document,
+    ) -> Result<(), StoreError> {
+        match unless_damaged(self.departed_row(account))?.flatten() {
+            Some(last) if last.is_of(person) => {
+                self.put_departed_row(account, Some(&Departed { identity: identity_row(now), ..last }))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Records of an account that came after the last one who had it was gone. They may be anybody's.

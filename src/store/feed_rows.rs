@@ -141,6 +141,7 @@ impl Tx<'_> {
 
     /// The record has been read again.
     pub fn read_again(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        self.carry.stopped.remove(key);
         if self.reread.remove(row_key(key))?.is_some() {
             self.wrote();
         }
@@ -175,6 +176,25 @@ impl Tx<'_> {
     pub(crate) fn has_reread_due(&self) -> Result<bool, StoreError> {
         for entry in self.reread.iter()? {
             if !Reread::decode(entry?.1.value()).is_unreadable {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What the centre has of a record that is to be read again could not be taken, because a damaged row is in the way.
+    pub(crate) fn note_stopped(&mut self, key: &RecordKey) {
+        self.carry.stopped.insert(key.clone());
+    }
+
+    /// Whether any record is to be read again for which a reading can do something: not one whose write is on the way, and not
+    /// one that waits for a damaged row.
+    pub(crate) fn has_unread(&self) -> Result<bool, StoreError> {
+        for entry in self.reread.iter()? {
+            let (at, why) = entry?;
+            let (code, id) = at.value();
+            let is_due = !Reread::decode(why.value()).is_unreadable && !self.intent.contains((code, id))?;
+            if is_due && !self.carry.stopped.contains(&RecordKey::new(kind_of(code)?, id)) {
                 return Ok(true);
             }
         }

@@ -41,6 +41,8 @@ pub(crate) struct Carry {
     pub(crate) ledger: Arc<Ledger>,
     /// So many people who are gone may be remembered before it is looked again who can be forgotten.
     pub(crate) departed_max: u64,
+    /// Records that are to be read again, and that a damaged row has kept from being taken in this process.
+    pub(crate) stopped: BTreeSet<RecordKey>,
     /// How often records were changed in the present minute.
     pub(crate) repeats: Repeats,
     /// Entries of the audit trail that are younger than this stay.
@@ -59,6 +61,7 @@ impl Default for Carry {
             touches: 0,
             touched: HashMap::new(),
             departed_max: 0,
+            stopped: BTreeSet::new(),
             ledger: Arc::default(),
             repeats: Repeats::default(),
             audit_keep_ms: Arc::default(),
@@ -374,7 +377,8 @@ impl<'t> Tx<'t> {
     ) -> Result<(), StoreError> {
         let (old_bytes, new_bytes) = (old.map(Version::bytes), new.map(Version::bytes));
         let (old_document, new_document) = (old.map(Version::document), new.map(Version::document));
-        let is_here_alone = *base == Base::Absent && old.is_some() && new.is_some();
+        let is_here_alone = *base == Base::Absent && new.is_some();
+        // Of no other change it matters what was agreed on before.
         let was_agreed = if is_here_alone { self.base(key)? } else { Base::Absent };
         let is_made_here =
             key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre;
@@ -382,27 +386,27 @@ impl<'t> Tx<'t> {
         if old_bytes != new_bytes {
             self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
-        self.put_base(key, new_document, base, actor)?;
+        self.put_base(key, &was_agreed, new_document, base, actor)?;
         if is_made_here {
             self.set_apart_from(key, &late)?;
         }
-        let schema = key.kind.schema();
-        match (schema.owner, old_document, new_document.and_then(|new| schema.owner_of(new))) {
+        match (key.kind.schema().owner, old_document) {
             // Records of theirs that the centre has stay theirs.
-            (Owner::Itself, Some(person), _) if was_agreed.is_at_centre() => {
+            (Owner::Itself, Some(person)) if is_here_alone && was_agreed.is_at_centre() => {
                 self.remember_departed(&key.id, person)
-            }
-            (Owner::Field(_), _, Some(account)) if was_agreed.is_under(key, &account) => {
-                self.note_left_alone(&account)
             }
             _ => Ok(()),
         }
     }
 
-    /// Writes what was last agreed about a record with the centre; `new` is what it holds here.
+    /// Writes what was last agreed about a record with the centre; `new` is what it holds here. `was` is what was agreed on
+    /// until now; it only matters if the centre does not have the record any more. Every change of a base passes here, also
+    /// that by a delete that lands after its record was restored. So it is noted here that a record is on this node alone
+    /// from now on.
     pub(crate) fn put_base(
         &mut self,
         key: &RecordKey,
+        was: &Base,
         new: Option<&Document>,
         base: &Base,
         actor: &Actor,
@@ -413,9 +417,13 @@ impl<'t> Tx<'t> {
             _ => true,
         };
         if differs || self.has_intent(key)? {
-            self.keep_base(key, base, new.is_none(), actor)
+            self.keep_base(key, base, new.is_none(), actor)?;
         } else {
-            self.drop_base(key)
+            self.drop_base(key)?;
+        }
+        match (base, new) {
+            (Base::Absent, Some(new)) => self.note_if_left_alone(key, new, was),
+            _ => Ok(()),
         }
     }
 

@@ -322,15 +322,14 @@ impl Tx<'_> {
             self.drop_base(key)?;
             return Ok(Some(intent));
         }
-        let mut base = self.base(key)?;
-        if landed {
-            base = intent.write.applied_to(&base);
-        }
+        let was = self.base(key)?;
         let document = self.document(key)?;
-        if landed && planted(Flaw::BaseIsWholeLocal) {
-            base = document.clone().into();
-        }
-        self.put_base(key, document.as_ref(), &base, &Actor::Centre)?;
+        let agreed = match landed {
+            true if planted(Flaw::BaseIsWholeLocal) => Some(document.clone().into()),
+            true => Some(intent.write.applied_to(&was)),
+            false => None,
+        };
+        self.put_base(key, &was, document.as_ref(), agreed.as_ref().unwrap_or(&was), &Actor::Centre)?;
         Ok(Some(intent))
     }
 

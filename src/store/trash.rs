@@ -162,11 +162,12 @@ impl Tx<'_> {
             (key.kind.schema().owner, key.kind.schema().owner_of(document))
         {
             let whose = self.whose_now(&owner)?;
-            row.extend(whose.person.map(|person| (IDENTITY.to_owned(), person.into())));
-            if self.late(&owner)?.contains(key) {
+            let is_of_nobody = whose.person.as_ref().is_some_and(Document::is_empty);
+            if !is_of_nobody && self.late(&owner)?.contains(key) {
                 // It need not be of who had the account before.
                 row.insert(HELD_APART, true);
             }
+            row.extend(whose.person.map(|person| (IDENTITY.to_owned(), person.into())));
         }
         let (code, id) = row_key(key);
         let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);

@@ -113,15 +113,16 @@ impl Tx<'_> {
         if key.kind == Kind::Person && is_gone {
             self.replace_grants(&key.id, &Granted::default(), actor)?;
         }
-        Ok(self.note_if_left_alone(key, body)?)
+        Ok(self.note_if_back_alone(key, body)?)
     }
 
     /// A record that comes back while nobody has its account, and that the centre does not have, is older than the next
-    /// holder of the account.
-    fn note_if_left_alone(&mut self, key: &RecordKey, body: &Document) -> Result<(), StoreError> {
+    /// holder of the account. If its delete is on the way, that is noted when the delete has landed
+    /// ([`Tx::put_base`]).
+    fn note_if_back_alone(&mut self, key: &RecordKey, body: &Document) -> Result<(), StoreError> {
         match (key.kind.schema().owner, key.kind.schema().owner_of(body)) {
             (Owner::Field(_), Some(account)) if !self.base(key)?.is_under(key, &account) => {
-                self.note_left_alone(&account)
+                self.note_left_alone(&account, key)
             }
             _ => Ok(()),
         }

@@ -16,7 +16,7 @@ use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::Fields;
 use super::{StoreError, tables};
-use crate::domain::merge::{Clash, identity_of, is_other_person};
+use crate::domain::merge::{Clash, identity_of, is_other_person, is_unknown};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 
@@ -28,13 +28,19 @@ const META_FORGOTTEN: &str = "departed_forgotten";
 pub struct Whose {
     /// Folded; empty if it belonged to nobody.
     pub account: String,
-    /// The fields by which the human being is told apart who had the account, empty if nobody was known who had it;
-    /// `None` if that was not noted.
+    /// The fields by which the human being is told apart who had the account, empty if nobody was known who had it (see
+    /// [`is_nobody`]); `None` if that was not noted.
     pub person: Option<Document>,
     /// The last number of the trash then.
     pub number: u64,
     /// It was another one's than who has the account, or it is not known whose.
     pub is_of_another: bool,
+}
+
+/// Whether this is nobody of whom anything is known. Rows of earlier versions have somebody of whom nothing is known but that
+/// they had the account ([`is_unknown`]) where nobody had it.
+fn is_nobody(person: &Document) -> bool {
+    person.is_empty() || is_unknown(person)
 }
 
 /// Who has the account of a [`Whose`] now.
@@ -78,7 +84,7 @@ impl Memory {
         match people {
             _ if whose.account.is_empty() && !whose.is_of_another => OwnerNow::Same,
             [] => {
-                let was_nobody = whose.person.as_ref().map_or(self.last.is_none(), Document::is_empty);
+                let was_nobody = whose.person.as_ref().map_or(self.last.is_none(), is_nobody);
                 let is_unchanged = self.last.as_ref().is_none_or(|last| whose.number > last.until());
                 match was_nobody && is_unchanged && !whose.is_of_another {
                     true => OwnerNow::Same,
@@ -316,7 +322,8 @@ impl Tx<'_> {
                 self.keep_conflict(&conflict)?;
             }
         }
-        self.note_trash_same(&account, person, now)
+        self.note_trash_same(&account, person, now)?;
+        self.note_departed_same(&account, person, now)
     }
 
     /// The open conflicts over values that were found in records of this account, in order of their records.
@@ -344,7 +351,8 @@ impl Tx<'_> {
         }
     }
 
-    /// The fields of the one who has an account, or had it last: records may go after their person.
+    /// The fields of the one who has an account, or had it last: records may go after their person. Nothing if nobody has
+    /// it, and nothing is known of who had it.
     pub(super) fn known_under(&self, account: &str) -> Result<Option<Document>, StoreError> {
         match &self.spellings(account)?[..] {
             _ if account.is_empty() => Ok(None),
@@ -352,7 +360,7 @@ impl Tx<'_> {
                 let person = self.document(&RecordKey::new(Kind::Person, id.as_str()))?;
                 Ok(person.as_ref().map(identity_row))
             }
-            [] => self.departed(account),
+            [] => Ok(self.departed(account)?.filter(|last| !is_nobody(last))),
             _ => Ok(None),
         }
     }

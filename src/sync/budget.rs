@@ -149,11 +149,6 @@ impl Allowance {
         (self.scan_bytes, self.wait) = (0, Some(Wait::Space(shortage)));
     }
 
-    /// Whether nothing is taken from the centre because the disk here is nearly full.
-    pub(crate) fn is_without_space(&self) -> bool {
-        matches!(self.wait, Some(Wait::Space(_)))
-    }
-
     /// What to tell people when something large waits; nothing if nothing has to.
     pub(crate) fn words(&self) -> Option<String> {
         Some(match self.wait? {

@@ -49,6 +49,7 @@ mod scan;
 pub mod schedule;
 mod status;
 mod undecided;
+mod unread;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,10 @@
 //! | the node came to know the record | whose it is |
 //! |---|---|
 //! | made here, or agreed, while a person stood there | that person's, also after they are gone |
-//! | from the centre, while nobody stood there; also one that was agreed, was deleted there, and is there again | the same human being's who had the account there last, if they come back; the first one's, if nobody ever had it; if another one comes, it is asked ([`HoldReason::Departed`]), and nobody gets it unasked |
+//! | from the centre, while nobody stood there, and nobody had it before | the first one's whom the centre brings under the account |
+//! | as the row before, and by now it is here alone: it was deleted at the centre while nobody here had the account, and an edit of it stood against that, or it came out of the trash | of somebody of whom nothing is known ([`Tx::put_base`] notes it): who gets the account is asked about ([`HoldReason::Departed`]), or refused |
+//! | made here, while nobody had the account, nor had had it before | the next one's who gets it |
+//! | from the centre, while nobody stood there, and somebody had it before; also one that was agreed, was deleted there, and is there again by then | that one's, if the centre brings the same human being back; if it brings another one, nobody's: it is asked ([`HoldReason::Departed`]), and nobody gets it unasked |
 //!
 //! Until then it is in nobody's book. While nobody is here under the account, those see it who may see all, and that it came
 //! after the last one was gone is noted ([`Tx::note_late`]). While somebody is here who does not stand there, it waits

@@ -295,8 +295,10 @@ impl Round<'_> {
                     for (key, remote) in &part {
                         // Still asked for otherwise: a write of it is on its way, or was when it was read.
                         if !tx.is_read_stale(key, read_at)? {
-                            let taken = tx.sparing(key, |tx| take(tx, key, remote.as_ref(), &people))?;
-                            tally += taken.unwrap_or_default();
+                            match tx.sparing(key, |tx| take(tx, key, remote.as_ref(), &people))? {
+                                Some(taken) => tally += taken,
+                                None => tx.note_stopped(key),
+                            }
                         }
                     }
                     Ok(tally)

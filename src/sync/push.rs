@@ -11,18 +11,17 @@ use tokio_util::sync::CancellationToken;
 use super::apart::{self, Sent};
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
+use super::unread::{Unread, is_read_first, unread_for};
 use super::{ownerless, step, undecided};
 use crate::central::{ArchiveState, Central, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
 use crate::domain::json::weight;
 use crate::domain::merge::{Clash, Side};
-use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{Owner, PUSH_RANK_MAX};
 use crate::flaw::{Flaw, planted};
-use crate::store::{
-    Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx, WaitReason, Waiting,
-};
+use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
@@ -49,6 +48,25 @@ pub(super) struct Sending {
     pub(super) write: Write,
     /// What is archived before a delete.
     pub(super) archive: Option<(String, Document)>,
+}
+
+/// Records that are tried again once what is to be read again was read.
+#[derive(Default)]
+struct NotSent {
+    /// Others were ahead of them.
+    missed: Vec<RecordKey>,
+    /// As [`Planned::unread`].
+    unread: Vec<RecordKey>,
+}
+
+/// What becomes of some records that are to be sent.
+#[derive(Default)]
+struct Planned {
+    sending: Vec<Sending>,
+    /// They did not fit.
+    rest: Vec<RecordKey>,
+    /// They wait for records that are to be read again.
+    unread: Vec<RecordKey>,
 }
 
 impl Sending {
@@ -127,34 +145,40 @@ impl Round<'_> {
             // What cannot be read stays as it is, and is not sent.
             let read = self.bring_together_first(central, &keys).await;
             self.note_unread(read)?;
+            let mut missed = 0;
             for _ in 0..PUSH_TRIES_MAX {
-                keys = self.push_keys(central, node, keys).await?;
+                let left = self.push_keys(central, node, keys).await?;
+                missed = left.missed.len();
+                // Those who wait for what is unread are noted.
+                keys = left.missed;
+                keys.extend(left.unread);
                 if keys.is_empty() || self.beside.is_some() || self.unread.is_some() {
                     break;
                 }
                 let read = self.reread(central).await;
                 self.note_unread(read)?;
             }
-            self.missed += keys.len();
+            self.missed += missed;
             if self.store.read()?.landed_count()? >= SEAL_EVERY_WRITES {
                 self.seal_or_note(central).await?;
             }
         }
     }
 
-    /// Sends what these records need; returns those that missed.
+    /// Sends what these records need.
     async fn push_keys(
         &mut self,
         central: &mut dyn Central,
         node: &str,
         keys: Vec<RecordKey>,
-    ) -> Result<Vec<RecordKey>, RoundError> {
-        let (mut missed, mut left) = (Vec::new(), keys);
+    ) -> Result<NotSent, RoundError> {
+        let (mut not_sent, mut left) = (NotSent::default(), keys);
         while !left.is_empty() {
             let (keys, kept_back) = self.with_people_as_known(central, left).await?;
-            missed.extend(kept_back);
-            let (sending, rest) = self.open_intents(node, central.moment(), keys).await?;
+            not_sent.missed.extend(kept_back);
+            let Planned { sending, rest, unread } = self.open_intents(node, central.moment(), keys).await?;
             left = rest;
+            not_sent.unread.extend(unread);
             if sending.is_empty() {
                 continue;
             }
@@ -177,49 +201,51 @@ impl Round<'_> {
             }
             self.unsent = self.unsent.take().or(failure);
             step("push.sent");
-            missed.extend(self.settle_sent(sending, written, central).await?);
+            not_sent.missed.extend(self.settle_sent(sending, written, central).await?);
             step("push.settled");
         }
-        Ok(missed)
+        Ok(not_sent)
     }
 
-    /// Notes durably what is about to be sent; returns it, and the records that did not fit.
+    /// Notes durably what is about to be sent.
     async fn open_intents(
         &mut self,
         node: &str,
         now: Option<Moment>,
         keys: Vec<RecordKey>,
-    ) -> Result<(Vec<Sending>, Vec<RecordKey>), RoundError> {
-        let (node, is_read_beside, is_read) = (node.to_owned(), self.beside.is_some(), self.is_read);
-        let (sending, rest, tally) = self
+    ) -> Result<Planned, RoundError> {
+        let (node, is_read_beside, is_swept) = (node.to_owned(), self.beside.is_some(), self.is_swept);
+        let (planned, tally) = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
-                let (mut sending, mut rest, mut size) = (Vec::new(), Vec::new(), Size::default());
-                let mut tally = Tally::default();
+                let (mut planned, mut size, mut tally) =
+                    (Planned::default(), Size::default(), Tally::default());
                 for key in &keys {
                     if size.is_full() {
-                        rest.push(key.clone());
+                        planned.rest.push(key.clone());
                         continue;
                     }
-                    let planned = tx.sparing(key, |tx| {
-                        if (is_read_beside && is_read_first(tx, key)?)
-                            || (!is_read && waits_for_reading(tx, key)?)
-                        {
-                            return Ok(None);
+                    let sending = tx.sparing(key, |tx| {
+                        match unread_for(tx, key, is_swept)? {
+                            // What reads beside this has it sent then.
+                            Some(Unread::Records) if !is_read_beside => planned.unread.push(key.clone()),
+                            Some(_) => {}
+                            None if is_read_beside && is_read_first(tx, key)? => {}
+                            None => return plan(tx, key, &node, now, &mut tally),
                         }
-                        plan(tx, key, &node, now, &mut tally)
+                        Ok(None)
                     })?;
                     // One that waits for a damaged row holds nobody else up.
-                    if let Some(planned) = planned.flatten() {
-                        size += planned.size();
-                        sending.push(planned);
+                    if let Some(sending) = sending.flatten() {
+                        size += sending.size();
+                        planned.sending.push(sending);
                     }
                 }
-                Ok((sending, rest, tally))
+                Ok((planned, tally))
             })
             .await?;
         self.tally += tally;
-        Ok((sending, rest))
+        Ok(planned)
     }
 
     async fn settle_sent(
@@ -332,28 +358,6 @@ fn plan(
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
 }
 
-/// Whether a person was made here whom the centre does not have, and to whom no write is on its way.
-fn is_new_person(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let is_new = key.kind == Kind::Person
-        && tx.base_if_dirty(key)? == Some(Base::Absent)
-        && !tx.is_stored(key, None)?
-        && !tx.has_intent(key)?
-        && !tx.is_dead(key)?;
-    Ok(is_new && !planted(Flaw::PersonNotAwaited))
-}
-
-/// Whether a person waits until everything at the centre has been read; that is noted then. Before that it is not known
-/// whether the centre has records of somebody else under the account: sent, the person would get them.
-fn waits_for_reading(tx: &mut Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    // One who waits for a decision says so.
-    if !is_new_person(tx, key)? || undecided::waits(tx, key)?.is_some() {
-        return Ok(false);
-    }
-    let account = fold_account(&key.id);
-    tx.put_waiting(&Waiting { key: key.clone(), account, why: WaitReason::Unread })?;
-    Ok(true)
-}
-
 /// Whether the changes give the record to another person.
 fn gives(kind: Kind, changes: &[Change]) -> bool {
     match kind.schema().owner {
@@ -424,24 +428,6 @@ fn plan_delete(
     tx.open_intent(key, &Intent { number, after: now, author, write: delete })?;
     let write = Write::Delete { key: key.clone(), base };
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
-}
-
-/// Whether the record or its person is to be read again: until then the centre is known to hold something else
-/// than is known here, so that a write would miss, or go to somebody else. Of a person who is new nobody knows which
-/// record is of the account: none may be unread.
-fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    if tx.reread_due(key)?.is_some() || (is_new_person(tx, key)? && tx.has_reread_due()?) {
-        return Ok(true);
-    }
-    let Some(owner) = tx.owner(key)? else {
-        return Ok(false);
-    };
-    for id in tx.spellings(&owner)? {
-        if tx.reread_due(&RecordKey::new(Kind::Person, id))?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Settles a write that did not land. One that did keeps its intent until the next seal.

@@ -151,8 +151,9 @@ pub(crate) struct Round<'a> {
     is_unsealed: bool,
     /// Everything was sent, although not everything could be read.
     pub(crate) has_only_sent: bool,
-    /// Everything that the centre held when this round began has been read, in this round or before.
-    pub(crate) is_read: bool,
+    /// Everything that the centre held when this round began has been read, in this round or before, but for what is noted as
+    /// to be read again.
+    pub(crate) is_swept: bool,
 }
 
 impl<'a> Round<'a> {
@@ -188,7 +189,7 @@ impl<'a> Round<'a> {
             unmarked: BTreeSet::new(),
             is_unsealed: false,
             has_only_sent: false,
-            is_read: false,
+            is_swept: false,
         }
     }
 
@@ -241,7 +242,7 @@ impl<'a> Round<'a> {
             },
         };
         let read = healed.map_err(RoundError::from).and(read);
-        self.is_read = read.is_ok() && self.has_read_all();
+        self.is_swept = read.is_ok() && self.has_swept();
         if read.is_ok() {
             self.end_holds().await?;
         }
@@ -264,12 +265,10 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Whether a reading that did not fail has left nothing unread: no sweep has a part to come, unless it only makes sure, and
-    /// nothing that the feed told is unread because there is no space for it.
-    fn has_read_all(&self) -> bool {
+    /// Whether no sweep has a part to come, unless it only makes sure of what is known.
+    fn has_swept(&self) -> bool {
         let left = self.sweep.map(|(reason, _)| reason).or(self.waiting_sweep);
-        let is_swept = left.is_none_or(|reason| reason == Reason::Verify);
-        is_swept && !(self.allowance.is_without_space() && self.to_read_again() > 0)
+        left.is_none_or(|reason| reason == Reason::Verify)
     }
 
     /// When reading has to end for this time, so that local edits are sent in every round.

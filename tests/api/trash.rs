@@ -232,8 +232,14 @@ async fn a_page_needs_its_person() {
     let node = start().await;
     for kind in Kind::ALL {
         let Some(field) = owner_field(kind) else { continue };
+        if kind == Kind::Page {
+            node.person("GON099", &["end_user"]).await;
+        }
         node.record(kind, doc! {"_id": "r1", field: "GON099", "n": 1}).await;
         node.restore(kind, "r1", None).await;
+        if kind == Kind::Page {
+            node.restore(Kind::Person, "GON099", None).await;
+        }
         let row = row_of(&node, "r1").await;
         let answer = restore(&node, "ROOT004", row).await;
         if kind == Kind::Page {

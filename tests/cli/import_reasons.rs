@@ -72,6 +72,17 @@ fn hold_ana(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.open_conflict(conflict)
 }
 
+/// An encounter of Ana's account is on the node alone: an edit of it stood against a delete while nobody had the account.
+fn left_alone(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let (key, of_ana) = (RecordKey::new(Kind::Encounter, "e1"), doc! {"_id": "e1", "person": "ANA001"});
+    tx.put(&key, Some(&of_ana), &Base::Document(of_ana.clone()), &Actor::Centre)?;
+    let edited = with(of_ana, doc! {"summary": "edited"});
+    tx.edit(&key, Some(&edited), &tech())?;
+    tx.put(&key, Some(&edited), &Base::Absent, &Actor::Centre)
+}
+
+const HERE_ALONE: &str = "nobody, and a record of theirs is here alone";
+
 /// How an account can stand, and what is said of a page that names it alone; nothing if it is taken.
 type State = (&'static str, fn(&mut Tx<'_>) -> Result<(), StoreError>, Option<&'static str>);
 
@@ -128,6 +139,26 @@ const STATES: &[State] = &[
             from_centre(tx, Some(beatriz()))
         },
         Some("pols/P1 is of ANA001, an account that somebody else had before: import it together"),
+    ),
+    (HERE_ALONE, left_alone, None),
+    (
+        "nobody, and a record of theirs was here alone",
+        |tx| {
+            left_alone(tx)?;
+            tx.edit(&RecordKey::new(Kind::Encounter, "e1"), None, &tech()).map(drop)
+        },
+        None,
+    ),
+    (
+        "the first one after records of nobody",
+        |tx| {
+            left_alone(tx)?;
+            tx.edit(&RecordKey::new(Kind::Encounter, "e1"), None, &tech())?;
+            from_centre(tx, Some(ana()))
+        },
+        Some(
+            "P1 is of ANA001, an account of which it is not known here whether somebody else had it before: import it",
+        ),
     ),
     ("held", hold_ana, Some("pols/P1 is of ANA001, an account that two people have: decide who is who")),
     (
@@ -238,7 +269,9 @@ fn pages_that_come_with_their_person_are_taken() {
             let is_here =
                 clinic.records(Kind::Person).iter().any(|here| here.get("name") == person.get("name"));
             let is_free = clinic.records(Kind::Person).is_empty();
-            if !is_here && !is_free || *state == "two spellings" {
+            // Whose the record that is here alone is has to be said first.
+            let is_asked = ["two spellings", HERE_ALONE].contains(state);
+            if !is_here && !is_free || is_asked {
                 continue;
             }
             put(&clinic, "all/people.jsonl", shown(person).to_string());

@@ -4,23 +4,36 @@
 
 use thalamus_edge::domain::access::{Grant, Verb};
 use thalamus_edge::domain::record::Kind::{self, Encounter, Page, Person, PersonalDocument};
-use thalamus_edge::store::{HoldReason, UndeleteError};
+use thalamus_edge::store::{HoldReason, Store, UndeleteError};
+use thalamus_edge::sync::Outcome;
 use thalamus_edge::sync::identity::Verdict;
 
 use super::ownerless::{NEW, anna, boris, record};
+use super::support::sim::Fault;
 use super::*;
 
 /// How the record of Anna's, of whom nobody here knows, comes to be on the node alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
+    /// Out of the trash, after the centre has deleted it.
     Restored,
+    /// Out of the trash, while it is not known whether the centre has deleted it.
+    RestoredUnsettled,
+    /// The same, together with all other deletes.
+    AllRestored,
+    /// Out of the trash, after the centre has deleted it and before it answers.
+    RestoredMeanwhile,
     Edited,
 }
 
 async fn restore(clinic: &Clinic, kind: Kind, id: &str) -> Result<RecordKey, UndeleteError> {
-    let trash = clinic.store.read().unwrap().trash().unwrap();
-    let row = trash.iter().rev().find(|row| row.key == key(kind, id)).unwrap();
-    clinic.store.undelete(Grant::operator(0, Verb::Post, kind), row.sequence).await
+    restore_in(clinic.store.clone(), key(kind, id)).await
+}
+
+async fn restore_in(store: Store, record: RecordKey) -> Result<RecordKey, UndeleteError> {
+    let trash = store.read().unwrap().trash().unwrap();
+    let row = trash.iter().rev().find(|row| row.key == record).unwrap();
+    store.undelete(Grant::operator(0, Verb::Post, record.kind), row.sequence).await
 }
 
 /// `a1` is on the node alone, and the centre has `b1` under the account.
@@ -36,6 +49,23 @@ async fn alone(way: Way, kind: Kind) -> Clinic {
             assert_eq!(clinic.at_centre(kind, "a1"), None);
             restore(&clinic, kind, "a1").await.unwrap();
         }
+        Way::RestoredUnsettled | Way::AllRestored => {
+            clinic.delete(kind, "a1").await;
+            clinic.sim.state().write_faults.push_back(Fault::LostAnswer);
+            assert_ne!(clinic.sync.round().await.outcome, Outcome::Complete);
+            assert_eq!(clinic.at_centre(kind, "a1"), None);
+            match way {
+                Way::AllRestored => assert_eq!(clinic.sync.restore_deleted(clerk()).await.unwrap(), 1),
+                _ => drop(restore(&clinic, kind, "a1").await.unwrap()),
+            }
+        }
+        Way::RestoredMeanwhile => {
+            clinic.delete(kind, "a1").await;
+            let (store, record) = (clinic.store.clone(), key(kind, "a1"));
+            let restored = async move { drop(restore_in(store, record).await.unwrap()) };
+            clinic.sim.state().write_faults.push_back(Fault::Meanwhile(Box::pin(restored)));
+            clinic.round().await;
+        }
         Way::Edited => {
             clinic.edit(kind, with(record(kind, "a1", "Anna-old"), doc! {"note": "here"})).await;
             clinic.sim.remove(kind, "a1");
@@ -48,9 +78,12 @@ async fn alone(way: Way, kind: Kind) -> Clinic {
 
 fn ways() -> Vec<(Way, Kind)> {
     // Pages come out of the trash only for a person who is here.
-    let restored = [Encounter, PersonalDocument].map(|kind| (Way::Restored, kind));
-    let edited = [Page, Encounter, PersonalDocument].map(|kind| (Way::Edited, kind));
-    restored.into_iter().chain(edited).collect()
+    let restored = [Way::Restored, Way::RestoredUnsettled, Way::RestoredMeanwhile];
+    let alone = restored.into_iter().flat_map(|way| [(way, Encounter), (way, PersonalDocument)]);
+    let others = [Way::AllRestored, Way::Edited];
+    let others =
+        others.into_iter().flat_map(|way| [Page, Encounter, PersonalDocument].map(|kind| (way, kind)));
+    alone.chain(others).collect()
 }
 
 #[tokio::test]
@@ -83,6 +116,10 @@ async fn the_next_holder_from_the_centre_is_asked_about() {
             };
             clinic.answer(verdict.clone()).await;
             clinic.assert_settled().await;
+            // Boris is who had the account, so more of it is his.
+            let former = clinic.store.read().unwrap().former_holders().unwrap();
+            let doubt = clinic.run(move |tx| tx.owner_doubt(ACCT, &former, |_| false)).await;
+            assert_eq!(doubt.is_none(), verdict == Verdict::Same, "{what}: {doubt:?}");
             let account = if verdict == Verdict::Same { ACCT } else { NEW };
             let owner = |kind: Kind, id: &str| kind.schema().owner_of(&clinic.at_centre(kind, id).unwrap());
             assert_eq!(owner(kind, "a1").as_deref(), Some(account), "{what}");
@@ -149,6 +186,54 @@ async fn records_of_nobody_come_out_of_the_trash_for_nobody() {
     clinic.assert_settled().await;
     for id in ["a1", "a2"] {
         assert_eq!(clinic.at_centre(Encounter, id).unwrap().get_str("person").unwrap(), NEW);
+    }
+}
+
+/// A record of nobody, be it the one that is on the node alone or one that came from the centre later, comes out of the trash as
+/// often as somebody deletes it, as long as nobody has the account. It stays nobody's.
+#[tokio::test]
+async fn a_record_of_nobody_comes_out_of_the_trash_again() {
+    for id in ["a1", "b1"] {
+        for is_sent in [true, false] {
+            let what = format!("{id}, delete sent: {is_sent}");
+            let clinic = alone(Way::Restored, Encounter).await;
+            for _ in 0..2 {
+                clinic.delete(Encounter, id).await;
+                if is_sent {
+                    clinic.round().await;
+                }
+                let restored = restore(&clinic, Encounter, id).await;
+                assert!(restored.is_ok(), "{what}: {restored:?}");
+                clinic.round().await;
+            }
+            if id == "b1" && is_sent {
+                // It is the only one of which nobody knows whose it is.
+                clinic.delete(Encounter, "a1").await;
+                clinic.round().await;
+            }
+            let left = clinic.here(Encounter, if id == "b1" && is_sent { "b1" } else { "a1" });
+            clinic.there(Person, boris());
+            clinic.round().await;
+            assert!(left.is_some(), "{what}");
+            assert_eq!(clinic.open_identity().map(|(_, why)| why), Some(HoldReason::Departed), "{what}");
+        }
+    }
+}
+
+/// What was deleted while nobody had the account does not come back for who came then.
+#[tokio::test]
+async fn a_record_of_nobody_that_is_deleted_again_stays_away_from_the_next_holder() {
+    for id in ["a1", "b1"] {
+        let clinic = alone(Way::Restored, Encounter).await;
+        for id in ["a1", "b1"] {
+            clinic.delete(Encounter, id).await;
+        }
+        clinic.round().await;
+        clinic.there(Person, boris());
+        clinic.round().await;
+        assert_eq!(clinic.open_identity(), None, "{id}: nothing is left to ask about");
+        let refused = restore(&clinic, Encounter, id).await;
+        assert!(matches!(refused, Err(UndeleteError::OwnerChanged(_))), "{id}: {refused:?}");
     }
 }
 

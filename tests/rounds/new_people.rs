@@ -156,3 +156,43 @@ async fn a_verification_pass_holds_up_no_new_people() {
     assert_eq!(sim.get(Kind::Person, ACCT), Some(anna()));
     assert_eq!(sim.get(Kind::Page, "a1"), Some(page("a1", "of Anna")));
 }
+
+/// A node that is in step, with Anna and her page made on it, and a page of somebody else there that cannot be read.
+async fn unreadable() -> (Sim, Node) {
+    let sim = Sim::with_history();
+    sim.put(Kind::Person, person("P0000", "old"));
+    sim.put(Kind::Page, page("b1", "of somebody else"));
+    sim.state().unreadable.push("b1".to_owned());
+    let node = in_pieces(&sim);
+    until_complete(&node, async |_| {}).await;
+    // So large that it is sent alone, before Anna.
+    node.set("P0000", &"new".repeat(400_000)).await;
+    write(&node.store, Kind::Person, anna()).await;
+    write(&node.store, Kind::Page, page("a1", "of Anna")).await;
+    (sim, node)
+}
+
+/// What cannot be read, nobody can wait for.
+#[tokio::test]
+async fn a_record_that_cannot_be_read_holds_up_no_new_people() {
+    let (sim, node) = unreadable().await;
+    until_complete(&node, async |_| {}).await;
+    assert_eq!(sim.get(Kind::Person, ACCT), Some(anna()));
+    assert_eq!(sim.get(Kind::Page, "a1"), Some(page("a1", "of Anna")));
+}
+
+/// Staff ask for a record once more that could not be read, while the round is sending already.
+#[tokio::test]
+async fn new_people_wait_for_what_is_to_be_read_while_the_round_sends() {
+    let (sim, node) = unreadable().await;
+    let (store, there) = (node.store.clone(), sim.clone());
+    let asked = async move {
+        there.state().unreadable.clear();
+        let asked = store.transact(|tx| tx.retry_dead(&RecordKey::new(Kind::Page, "b1"))).await;
+        assert!(asked.unwrap(), "there is a letter about it");
+    };
+    sim.state().write_faults.push_back(Fault::Meanwhile(Box::pin(asked)));
+    node.sync.round().await;
+    assert!(at(&sim, "P0000").starts_with("new"));
+    assert_asked(&node, &sim, "asked for once more").await;
+}

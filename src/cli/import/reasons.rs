@@ -58,6 +58,9 @@ pub(super) fn of_doubt(account: &str, doubt: &OwnerDoubt) -> String {
         OwnerDoubt::Gone(true) => {
             format!("of {account}, an account that somebody else had before: {WITH_PERSON}")
         }
+        OwnerDoubt::Unknown => format!(
+            "of {account}, an account of which it is not known here whether somebody else had it before: {WITH_PERSON}"
+        ),
         OwnerDoubt::Gone(false) => format!("of {account}, an account whose person is gone: {WITH_PERSON}"),
     }
 }
