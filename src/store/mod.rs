@@ -107,6 +107,7 @@ pub use emergency::{Emergency, EmergencyError, under};
 pub use fair::{Budget, Charge, Given, Share};
 pub use feed_rows::{Reread, Sent, Vanished};
 pub use grants::Granted;
+pub(crate) use fields::Fields;
 pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};

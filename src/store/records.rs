@@ -672,7 +672,7 @@ impl<'t> Tx<'t> {
     }
 
     /// The same as it is stored.
-    pub(super) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.meta.get(name)?.map(|row| row.value().to_vec()))
     }
 
