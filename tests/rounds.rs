@@ -16,6 +16,8 @@ mod said;
 #[path = "rounds/same_meaning.rs"]
 mod same_meaning;
 mod support;
+#[path = "rounds/sweeps.rs"]
+mod sweeps;
 
 use std::path::Path;
 use std::sync::Arc;

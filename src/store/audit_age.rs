@@ -3,13 +3,15 @@
 //! What an entry says of its time is the clock of the box, which may say 1970 after a start or be set ahead for an hour.
 //! So their age is counted in the time that the node has observed to pass, as that of the trash ([`super::trash_age`]).
 //! Entries are hashed as they are and cannot hold it: now and then it is marked how far the trail had come. An entry is as
-//! old as the next mark behind it, which is up to one step younger than it is.
+//! old as the next mark behind it, which is up to one step younger than it is. If marks cannot be read, they begin anew: what
+//! stands in the trail is as young then as what is written now.
 
 use std::sync::atomic::Ordering;
 
 use bson::doc;
 use redb::ReadableTable as _;
 
+use super::fields::unless_unreadable;
 use super::tables::Fields;
 use super::{StoreError, Tx};
 
@@ -62,8 +64,21 @@ impl Tx<'_> {
         Ok(old.is_some_and(|old| seq <= old.seq))
     }
 
+    /// Nothing is old of which that cannot be read.
     fn audit_age(&self) -> Result<Option<Old>, StoreError> {
-        self.meta.get(META_OLD)?.map(|row| Old::decode(row.value())).transpose()
+        let row = self.meta.get(META_OLD)?;
+        Ok(row.map(|row| unless_unreadable(Old::decode(row.value()))).transpose()?.flatten())
+    }
+
+    fn marks(&self) -> Result<Vec<Mark>, StoreError> {
+        self.meta.get(META_MARKS)?.map_or(Ok(Vec::new()), |row| marks_in(row.value()))
+    }
+
+    /// The latest observed time that is noted of the trail.
+    pub(super) fn observed_by_audit(&self) -> Result<i64, StoreError> {
+        let marks = unless_unreadable(self.marks())?.unwrap_or_default();
+        let old_ms = self.audit_age()?.map_or(0, |old| old.observed_ms);
+        Ok(marks.last().map_or(0, |last| last.observed_ms).max(old_ms))
     }
 
     /// Learns of time that passes.
@@ -77,8 +92,10 @@ impl Tx<'_> {
         if self.audit_age()?.is_some_and(is_known) {
             return Ok(());
         }
-        let marks = self.meta.get(META_MARKS)?.map(|row| marks_in(row.value())).transpose()?;
-        let mut marks = marks.unwrap_or_default();
+        let mut marks = unless_unreadable(self.marks())?.unwrap_or_else(|| {
+            tracing::error!("how old the audit trail is cannot be read: what is in it is kept for longer");
+            Vec::new()
+        });
         let step_ms = (keep_ms / STEPS).max(DAY_MS);
         if marks.last().is_none_or(|last| observed_ms.saturating_sub(last.observed_ms) >= step_ms) {
             marks.push(Mark { seq: self.audit_head()?.seq, observed_ms });
@@ -104,6 +121,7 @@ mod tests {
     use super::*;
     use crate::domain::access::Actor;
     use crate::domain::audit::{Event, What};
+    use crate::store::tables::encode;
     use crate::store::{AuditQuery, Store, StoreOptions};
 
     const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -170,6 +188,40 @@ mod tests {
         }
         let marks = store.read().unwrap().meta(META_MARKS).unwrap().unwrap();
         assert!(marks.get_array("marks").unwrap().len() <= STEPS as usize + 2);
+    }
+
+    /// What is noted of their age cannot be read: entries are written all the same, none goes too early, and all go once
+    /// they are old enough as far as is known.
+    #[tokio::test]
+    async fn an_age_that_cannot_be_read_begins_anew() {
+        let days = i64::from(KEEP_DAYS);
+        // With which rows, and how much later the entries go for that.
+        for (names, later) in [
+            (&[META_OLD][..], 0),
+            (&["trash_age"], 0),
+            (&[META_MARKS], 100),
+            (&[META_OLD, META_MARKS], 100),
+            (&[META_OLD, META_MARKS, "trash_age"], 100),
+        ] {
+            for bad in [&b"no document"[..], &encode(&doc! {"marks": 1}).unwrap()] {
+                let store = store();
+                write(&store, (0..50).map(|n| format!("first {n}"))).await;
+                pass_days(&store, 100).await;
+                let bad = bad.to_vec();
+                let damage = store.transact(move |tx| -> Result<(), StoreError> {
+                    for name in names {
+                        tx.meta.insert(name, bad.as_slice())?;
+                    }
+                    tx.wrote();
+                    Ok(())
+                });
+                damage.await.unwrap();
+                pass_days(&store, days - 101 + later).await;
+                assert_eq!(kept(&store, "first"), 50, "{names:?}");
+                pass_days(&store, 10).await;
+                assert_eq!(kept(&store, "first"), 0, "{names:?}");
+            }
+        }
     }
 
     /// Kept for longer from now on: nothing goes by what was found for the shorter time.

@@ -9,13 +9,13 @@ use std::collections::HashSet;
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
 
+use super::holder_identity::is_another_than;
 use super::rows::Checked;
-use super::tables::{EMERGENCY, Fields, decode, encode};
+use super::tables::{EMERGENCY, Fields, encode};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::emergency::{OPEN_S_MAX, Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
-use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, fold_account};
 
 const OPEN_MS_MAX: i64 = OPEN_S_MAX as i64 * 1000;
@@ -40,6 +40,20 @@ pub struct Emergency {
     pub is_ended: bool,
 }
 
+/// One that is not ended, as the present transaction knows it: thousands of people may come in one, and each is looked for
+/// among them.
+pub(super) struct Opened {
+    /// Who opened it, if that can be told.
+    pub(super) by: Option<Actor>,
+    row: Emergency,
+}
+
+impl Opened {
+    fn of(row: Emergency) -> Opened {
+        Opened { by: Actor::read(&row.who), row }
+    }
+}
+
 /// Why nothing was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EmergencyError {
@@ -52,12 +66,15 @@ pub enum EmergencyError {
 
 impl Emergency {
     pub(super) fn decode(id: u64, bytes: &[u8]) -> Result<Emergency, StoreError> {
+        #[cfg(test)]
+        tests::DECODED.with(|count| count.set(count.get() + 1));
         let row = Fields::of(bytes, "an emergency")?;
         Ok(Emergency {
             id,
             who: row.text("who")?.to_owned(),
             person: row.text("person")?.to_owned(),
-            identity: decode(bytes)?.get_document("identity").cloned().unwrap_or_default(),
+            // Rows of earlier versions do not say.
+            identity: row.document_if_any("identity")?.unwrap_or_default(),
             reason: row.text("reason")?.to_owned(),
             peer: row.text("peer")?.to_owned(),
             at_ms: row.int64("at")?,
@@ -105,7 +122,11 @@ impl Tx<'_> {
         self.audit_asked(What::Emergency, |event| opened.event(event).saying(&opened.reason))?;
         opened.id = self.audit_head()?.seq;
         self.write_emergency(&opened)?;
-        Ok(opened.id)
+        let id = opened.id;
+        if let Some(not_ended) = &mut self.not_ended {
+            not_ended.push(Opened::of(opened));
+        }
+        Ok(id)
     }
 
     /// Whoever asked for this transaction answers for having looked at it. `None` if there is no such open item.
@@ -114,6 +135,9 @@ impl Tx<'_> {
             return Ok(None);
         };
         let reviewed = Emergency::decode(id, &row)?;
+        if let Some(not_ended) = &mut self.not_ended {
+            not_ended.retain(|open| open.row.id != id);
+        }
         self.audit_asked(What::Review, |event| reviewed.event(event).saying(&under(id)))?;
         Ok(Some(()))
     }
@@ -121,7 +145,7 @@ impl Tx<'_> {
     /// Ends what others have opened of this person.
     pub(super) fn end_emergencies_at(&mut self, person: &str) -> Result<(), StoreError> {
         let account = fold_account(person);
-        self.end_emergencies(|open| open.person == account)
+        self.end_emergencies(|open| open.row.person == account)
     }
 
     /// Ends what others have opened of this account for another human being than `now`. It is compared with the person of
@@ -132,10 +156,7 @@ impl Tx<'_> {
         now: &Document,
     ) -> Result<(), StoreError> {
         let account = fold_account(person);
-        self.end_emergencies(|open| {
-            let known = &open.identity;
-            open.person == account && (known.is_empty() || is_other_person(Some(known), known, now))
-        })
+        self.end_emergencies(|open| open.row.person == account && is_another_than(&open.row.identity, now))
     }
 
     /// Ends all that is open.
@@ -145,20 +166,26 @@ impl Tx<'_> {
 
     /// Ends all that is open, but for these numbers.
     pub(crate) fn end_emergencies_but(&mut self, open: &HashSet<u64>) -> Result<(), StoreError> {
-        self.end_emergencies(|emergency| !open.contains(&emergency.id))
+        self.end_emergencies(|emergency| !open.contains(&emergency.row.id))
     }
 
     /// Ends what this account has opened.
     pub(crate) fn end_emergencies_of(&mut self, who: &Actor) -> Result<(), StoreError> {
-        self.end_emergencies(|open| open.is_by(who))
+        self.end_emergencies(|open| open.by.as_ref().is_some_and(|by| by.is_same(who)))
     }
 
     /// Ends those of which `is_over` says so. What time has ended before is no news for the audit trail.
-    pub(super) fn end_emergencies(&mut self, is_over: impl Fn(&Emergency) -> bool) -> Result<(), StoreError> {
-        for open in self.emergencies()? {
-            if open.is_ended || !is_over(&open) {
-                continue;
-            }
+    pub(super) fn end_emergencies(&mut self, is_over: impl Fn(&Opened) -> bool) -> Result<(), StoreError> {
+        let not_ended = match self.not_ended.take() {
+            Some(known) => known,
+            None => self.emergencies()?.into_iter().filter(|row| !row.is_ended).map(Opened::of).collect(),
+        };
+        let (over, not_ended) = match not_ended.iter().any(&is_over) {
+            true => not_ended.into_iter().partition(is_over),
+            false => (Vec::new(), not_ended),
+        };
+        self.not_ended = Some(not_ended);
+        for Opened { row: open, .. } in over {
             let since_ms = self.now_ms().saturating_sub(open.at_ms);
             if since_ms < OPEN_MS_MAX {
                 self.audit_asked(What::EmergencyEnd, |event| open.event(event).saying(&under(open.id)))?;
@@ -222,3 +249,6 @@ fn read_all(
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,5 +166,15 @@ impl<'d> Fields<'d> {
     }
 }
 
+/// `None` for a row that cannot be read, where it only keeps time, or what may be lost: it begins anew, and does not stop what
+/// else is to be written.
+pub(super) fn unless_unreadable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(StoreError::Damaged(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,6 @@ use super::tables::*;
 use super::{StoreError, stand_in::unless_damaged};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What, owner_text};
-use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// Entries of the audit trail about one person.
@@ -43,6 +42,7 @@ impl Tx<'_> {
     /// Somebody has this account from now on who is not known to be the one who had it last. `had_another`: somebody
     /// else is known to have had it.
     pub(super) fn note_holder(&mut self, id: &str, had_another: bool) -> Result<(), StoreError> {
+        self.confirm_holder(id)?;
         let account = fold_account(id);
         let is_news = had_another
             || self.holder_since.get(account.as_str())?.is_some()
@@ -84,22 +84,25 @@ impl Tx<'_> {
         if before == now || self.keeps_holder {
             return Ok(());
         }
-        if is_other_person(Some(&before), &before, &now) {
+        if self.follow_holder(id, &before, &now)? {
             self.note_holder(id, true)?;
             self.rights_changed(&Actor::Person(id.to_owned()))?;
         }
         self.end_emergencies_of_another(id, &now)
     }
 
-    /// Runs a change of a person who is the same human being afterwards, by decision, whatever becomes of their fields.
-    pub(crate) fn keeping_holder<T, E>(
+    /// Runs a change of the person `id` who is the same human being afterwards, by decision, whatever becomes of their fields.
+    pub(crate) fn keeping_holder<T, E: From<StoreError>>(
         &mut self,
+        id: &str,
         change: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.keeps_holder = true;
+        let kept = std::mem::replace(&mut self.keeps_holder, true);
         let changed = change(self);
-        self.keeps_holder = false;
-        changed
+        self.keeps_holder = kept;
+        let changed = changed?;
+        self.confirm_holder(id)?;
+        Ok(changed)
     }
 
     fn is_in_trail(&self, account: &str) -> Result<bool, StoreError> {
@@ -109,6 +112,7 @@ impl Tx<'_> {
 
     /// Who had the account `from` has `to` now, and what the audit trail says of them goes with them.
     pub(super) fn give_trail(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
+        self.move_holder_identity(from, to)?;
         let (from, to) = (fold_account(from), fold_account(to));
         if from == to {
             return Ok(());
@@ -245,3 +249,6 @@ impl Snapshot {
 fn after(account: &str) -> String {
     format!("{account}\0")
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,11 +28,12 @@ pub const META_VERIFY_DUE: &str = "verify_due";
 
 /// Tables without checksums in which the node notes how it stands with the centre. They follow from nothing, and each can
 /// be done without: see [`Tx::remake_notes`].
-pub(super) const NOTES: [&str; 15] = [
+pub(super) const NOTES: [&str; 16] = [
     "rights",
     "closed_here",
     "closed_unsent",
     "holder_since",
+    "holder_identity",
     "former_trail",
     "conflict_outbox",
     "conflict_watched",
@@ -308,7 +309,8 @@ impl Tx<'_> {
         if is_lost("closed_here") {
             self.closed_here_is_lost()?;
         }
-        if is_lost("holder_since") {
+        // Who is to be compared with whom is not known any more either.
+        if is_lost("holder_since") || is_lost("holder_identity") {
             self.holders_are_lost()?;
         }
         if is_lost("closed_unsent") {

@@ -9,6 +9,7 @@ use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
+use super::emergency::Opened;
 use super::ownerless::NO_ACCOUNT;
 use super::repeats::Repeats;
 use super::restore_rows::SentAt;
@@ -116,6 +117,7 @@ pub struct Tx<'t> {
     /// A person that is written stays the same human being, whatever becomes of their fields.
     pub(super) keeps_holder: bool,
     pub(super) holder_since: Table<'t, &'static str, (u64, u64, u64, i64)>,
+    pub(super) holder_identity: Table<'t, &'static str, &'static [u8]>,
     pub(super) former_trail: Table<'t, (&'static str, &'static str, u64), u64>,
     pub(super) closed_unsent: Table<'t, &'static str, bool>,
     pub(crate) content: Rows<'t, (&'static str, u32)>,
@@ -127,6 +129,8 @@ pub struct Tx<'t> {
     pub(crate) audit: Rows<'t, u64>,
     pub(crate) audit_of: Table<'t, (&'static str, u64), ()>,
     pub(crate) emergency: Rows<'t, u64>,
+    /// Read when they are needed.
+    pub(super) not_ended: Option<Vec<Opened>>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
     journal_keep_rows: u64,
@@ -201,6 +205,7 @@ impl<'t> Tx<'t> {
             closed_here: open_for_writing(transaction, &ledger, CLOSED_HERE)?,
             keeps_holder: false,
             holder_since: open_for_writing(transaction, &ledger, HOLDER_SINCE)?,
+            holder_identity: open_for_writing(transaction, &ledger, HOLDER_IDENTITY)?,
             former_trail: open_for_writing(transaction, &ledger, FORMER_TRAIL)?,
             closed_unsent: open_for_writing(transaction, &ledger, CLOSED_UNSENT)?,
             content: open_for_writing(transaction, &ledger, CONTENT)?,
@@ -212,6 +217,7 @@ impl<'t> Tx<'t> {
             audit: open_for_writing(transaction, &ledger, AUDIT)?,
             audit_of: open_for_writing(transaction, &ledger, AUDIT_OF)?,
             emergency: open_for_writing(transaction, &ledger, EMERGENCY)?,
+            not_ended: None,
             carry,
             sequence,
             journal_keep_rows: options.journal_keep_rows,
@@ -680,7 +686,7 @@ impl<'t> Tx<'t> {
     }
 
     /// The same as it is stored.
-    pub(super) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.meta.get(name)?.map(|row| row.value().to_vec()))
     }
 

@@ -4,16 +4,18 @@
 //!
 //! Otherwise an account that may write one field of its own record could fill the trail with it. What shares an entry waits in
 //! `meta`, in the transaction of each change, so none is lost; it gets its entry, with how often and which fields, when the
-//! minute is over. The chain is only ever added to.
+//! minute is over. The chain is only ever added to. If what waits cannot be read it is lost, and the trail has a gap for it.
 
 use std::collections::HashMap;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, doc};
 use serde::{Deserialize, Serialize};
 
+use super::fields::unless_unreadable;
 use super::notes::client_at;
-use super::tables::damaged;
+use super::tables::{damaged, decode};
 use super::{Snapshot, Store, StoreError, Tx};
+use crate::domain::access::Actor;
 use crate::domain::audit::{Event, PATHS_MAX, Times, What};
 
 /// `{rows: [...]}`: what waits for its entry.
@@ -99,11 +101,11 @@ impl Tx<'_> {
         if !is_repeatable || !self.carry.repeats.is_one_too_many(&event, now_ms) {
             return self.audit(event);
         }
-        let mut waiting = waiting_in(self.meta(META_REPEATS)?.as_ref())?;
+        let mut waiting = self.waiting_repeats()?;
         if waiting.len() >= WAITING_MAX || waiting.iter().any(|row| row.is_due(now_ms)) {
             let is_full = waiting.len() >= WAITING_MAX;
             self.write_repeats(|row| is_full || row.is_due(now_ms))?;
-            waiting = waiting_in(self.meta(META_REPEATS)?.as_ref())?;
+            waiting = self.waiting_repeats()?;
         }
         match waiting.iter_mut().find(|row| row.is_like(&event)) {
             Some(row) => row.add(&event, now_ms),
@@ -112,10 +114,22 @@ impl Tx<'_> {
         self.keep_repeats(&waiting)
     }
 
+    /// Changes that wait for their entry.
+    fn waiting_repeats(&mut self) -> Result<Vec<Waiting>, StoreError> {
+        let read = self.meta_row(META_REPEATS)?.map_or(Ok(Vec::new()), |row| waiting_in(&row));
+        if let Some(waiting) = unless_unreadable(read)? {
+            return Ok(waiting);
+        }
+        tracing::error!("repeated changes that waited for their entry in the audit trail cannot be read");
+        // Before the entry: it may ask for those that wait.
+        self.keep_repeats(&[])?;
+        self.audit(Event::new(What::Gap, &Actor::Node).saying(DETAIL))?;
+        Ok(Vec::new())
+    }
+
     /// Gives their entries to those that wait and are wanted.
     fn write_repeats(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Result<(), StoreError> {
-        let (due, rest): (Vec<_>, Vec<_>) =
-            waiting_in(self.meta(META_REPEATS)?.as_ref())?.into_iter().partition(is_wanted);
+        let (due, rest): (Vec<_>, Vec<_>) = self.waiting_repeats()?.into_iter().partition(is_wanted);
         for Waiting { times, event } in due {
             self.audit_at(times, event)?;
         }
@@ -124,7 +138,7 @@ impl Tx<'_> {
 
     /// Gives their entries to all that wait.
     pub(crate) fn write_all_repeats(&mut self) -> Result<(), StoreError> {
-        match self.meta(META_REPEATS)? {
+        match self.meta_row(META_REPEATS)? {
             Some(_) => self.write_repeats(|_| true),
             None => Ok(()),
         }
@@ -141,9 +155,13 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
-    /// Whether changes wait for their entry whose minute is over.
+    /// Whether changes wait for their entry whose minute is over, or cannot be read.
     fn has_repeats_due(&self, now_ms: i64) -> Result<bool, StoreError> {
-        Ok(waiting_in(self.meta(META_REPEATS)?.as_ref())?.iter().any(|row| row.is_due(now_ms)))
+        let Some(row) = self.meta_row(META_REPEATS)? else {
+            return Ok(false);
+        };
+        let waiting = unless_unreadable(waiting_in(&row))?;
+        Ok(waiting.is_none_or(|waiting| waiting.iter().any(|row| row.is_due(now_ms))))
     }
 }
 
@@ -161,11 +179,12 @@ impl Store {
     }
 }
 
-fn waiting_in(row: Option<&Document>) -> Result<Vec<Waiting>, StoreError> {
+fn waiting_in(row: &[u8]) -> Result<Vec<Waiting>, StoreError> {
     let damaged = || damaged("a repeated change that waits for its entry in the audit trail");
-    let Some(row) = row else {
-        return Ok(Vec::new());
-    };
+    let row = decode(row)?;
     let rows = row.get_array("rows").map_err(|_| damaged())?;
     rows.iter().map(|row| bson::deserialize_from_bson(row.clone()).map_err(|_| damaged())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ impl Tx<'_> {
     /// [`Tx::rights_changed`] of all people, as when they were refused because the centre had not been heard for too long.
     pub(crate) fn rights_of_people_changed(&mut self) -> Result<(), StoreError> {
         self.raise_rights(PEOPLE)?;
-        self.end_emergencies(|open| matches!(Actor::read(&open.who), Some(Actor::Person(_))))
+        self.end_emergencies(|open| matches!(open.by, Some(Actor::Person(_))))
     }
 
     /// A record was changed: [`Tx::rights_changed`] if it was an account, and one of the fields of which its rights are

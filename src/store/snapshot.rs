@@ -360,7 +360,7 @@ impl Snapshot {
     }
 
     /// The same as it is stored.
-    pub(super) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.transaction.open_table(META)?.get(name)?.map(|row| row.value().to_vec()))
     }
 

@@ -97,6 +97,9 @@ pub(crate) const CLOSED_HERE: TableDefinition<&str, ()> = TableDefinition::new("
 /// else had it before. Never synchronized.
 pub(crate) const HOLDER_SINCE: TableDefinition<&str, (u64, u64, u64, i64)> =
     TableDefinition::new("holder_since");
+/// id of a person -> the fields by which people are told apart, as they were when the present holder came to have the account
+/// or was confirmed (`holder_identity.rs`). Only where one of them is another one now. Never synchronized.
+pub(crate) const HOLDER_IDENTITY: TableDefinition<&str, Bytes> = TableDefinition::new("holder_identity");
 /// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
 /// other account is about who has the first one now. Never synchronized.
 pub(crate) const FORMER_TRAIL: TableDefinition<(&str, &str, u64), u64> = TableDefinition::new("former_trail");
@@ -193,6 +196,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(RIGHTS)?;
     visitor.table(CLOSED_HERE)?;
     visitor.table(HOLDER_SINCE)?;
+    visitor.table(HOLDER_IDENTITY)?;
     visitor.table(FORMER_TRAIL)?;
     visitor.table(CLOSED_UNSENT)?;
     visitor.rows(CONTENT)?;

@@ -5,6 +5,9 @@
 //! hour makes every row old by the clock, and none by what was observed, because a step of more than
 //! [`STEP_MS_MAX`] counts as no time at all. A row whose delete has not reached the centre never goes.
 //!
+//! If what is kept between calls cannot be read, time goes on from the last that was written down elsewhere, in the trash or of
+//! the audit trail. It may be too little, and is never too much.
+//!
 //! The oldest rows stand first in `trash_order`. Each call looks at no more than [`LOOK_ROWS_MAX`] of them, and does
 //! not look at all while there are few.
 
@@ -12,6 +15,7 @@ use bson::{Document, doc};
 use redb::ReadableTable;
 
 use super::StoreError;
+use super::fields::unless_unreadable;
 use super::records::Tx;
 use super::stand_in::unless_damaged;
 use super::tables::{Fields, damaged, kind_of, row_key};
@@ -63,9 +67,18 @@ impl Tx<'_> {
     /// The time that this node has observed to pass, in milliseconds since the first call.
     pub(super) fn observe_time(&mut self) -> Result<i64, StoreError> {
         let now_ms = self.now_ms();
-        let Some(mut age) = self.trash_age()? else {
-            self.set_trash_age(&TrashAge { observed_ms: 0, at_ms: now_ms, next: 0 })?;
-            return Ok(0);
+        let mut age = match self.trash_age() {
+            Ok(Some(age)) => age,
+            Ok(None) => return self.begin_age(0),
+            Err(StoreError::Damaged(why)) => {
+                tracing::error!(
+                    %why,
+                    "how much time has passed cannot be read: trash and audit trail are kept for longer"
+                );
+                let observed_ms = self.last_observed()?;
+                return self.begin_age(observed_ms);
+            }
+            Err(error) => return Err(error),
         };
         let step = now_ms.saturating_sub(age.at_ms);
         if (0..STEP_MS_MIN).contains(&step) {
@@ -77,6 +90,27 @@ impl Tx<'_> {
         age.at_ms = now_ms;
         self.set_trash_age(&age)?;
         Ok(age.observed_ms)
+    }
+
+    fn begin_age(&mut self, observed_ms: i64) -> Result<i64, StoreError> {
+        self.set_trash_age(&TrashAge { observed_ms, at_ms: self.now_ms(), next: 0 })?;
+        Ok(observed_ms)
+    }
+
+    /// The latest time that was written down with something else.
+    fn last_observed(&self) -> Result<i64, StoreError> {
+        let last_ms = self.observed_by_audit()?;
+        for entry in self.trash_order.iter()?.rev().take(LOOK_ROWS_MAX) {
+            let (at, _) = entry?;
+            let (sequence, code, id) = at.value();
+            if let Some(Some(row)) = unless_damaged(self.trash.get((code, id, sequence)))? {
+                let key = RecordKey::new(kind_of(code)?, id);
+                if let Some(row) = unless_unreadable(TrashSummary::decode(key, sequence, row.value()))? {
+                    return Ok(last_ms.max(row.observed_ms));
+                }
+            }
+        }
+        Ok(last_ms)
     }
 
     /// Removes rows that are too many and old enough, a few at a time.
@@ -147,6 +181,7 @@ mod tests {
     use super::*;
     use crate::domain::access::Actor;
     use crate::domain::record::Kind;
+    use crate::store::tables::encode;
     use crate::store::{Base, Store, StoreOptions};
 
     /// A clock in 2026.
@@ -275,6 +310,32 @@ mod tests {
         .await;
         pass_days(&store, 3).await;
         assert_eq!(left(&store).len(), KEEP as usize);
+    }
+
+    /// What is kept between calls cannot be read: records can be deleted, nothing goes too early, and what is
+    /// deleted later does not wait for the time of before to pass again.
+    #[tokio::test]
+    async fn an_age_that_cannot_be_read_begins_anew() {
+        for bad in [&b"no document"[..], &encode(&doc! {"observed": 1.5}).unwrap()] {
+            let store = store();
+            delete(&store, 0..4).await;
+            pass_days(&store, 80).await;
+            delete(&store, 4..8).await;
+            pass_days(&store, 5).await;
+            let bad = bad.to_vec();
+            run(&store, move |tx| {
+                tx.meta.insert(META_TRASH_AGE, bad.as_slice()).unwrap();
+                tx.wrote();
+            })
+            .await;
+            delete(&store, 8..10).await;
+            pass_days(&store, 9).await;
+            assert_eq!(left(&store).len(), 10, "the time since the last delete was forgotten, and no other");
+            pass_days(&store, 1).await;
+            assert_eq!(left(&store).len(), 6);
+            pass_days(&store, 80).await;
+            assert_eq!(left(&store), ["e0007", "e0008", "e0009"]);
+        }
     }
 
     #[tokio::test]

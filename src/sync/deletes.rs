@@ -10,7 +10,7 @@ use bson::{Document, doc};
 
 use super::merge_in::remove;
 use super::round::{Round, RoundError, Tally};
-use super::scan::META_SCAN;
+use super::scan::is_under_way;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
@@ -61,7 +61,7 @@ impl Round<'_> {
     }
 
     fn is_sweeping(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
-        Ok(self.sweep.is_some() || snapshot.meta(META_SCAN)?.is_some())
+        Ok(self.sweep.is_some() || is_under_way(snapshot)?)
     }
 
     async fn delete(&mut self, due: Vec<Vanished>) -> Result<(), StoreError> {

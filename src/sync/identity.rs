@@ -159,6 +159,7 @@ fn unite(
     tx.remove_hold(hold)?;
     if tx.take_held(&key)?.is_none() {
         tx.ask_again(&hold.local_key(), Reread::default())?;
+        tx.confirm_holder(&hold.local)?;
         tx.remember_departed(&hold.local, local)?;
         return Ok(false);
     }
@@ -166,7 +167,7 @@ fn unite(
         tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
     }
     let known = tx.document(&key)?;
-    tx.keeping_holder(|tx| merge_known(tx, &key, known, Some(central)))?;
+    tx.keeping_holder(&key.id, |tx| merge_known(tx, &key, known, Some(central)))?;
     let now = tx.document(&key)?.unwrap_or_default();
     tx.note_same(&hold.account, &before, &now)?;
     Ok(true)

@@ -21,7 +21,7 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 
 use super::hold::is_not_meant;
 use super::round::{Round, RoundError};
-use super::scan::{META_SCAN, Position, Reason};
+use super::scan::{META_SCAN, Position, Reason, is_under_way};
 use super::step;
 use super::undecided::absence;
 use crate::central::Central;
@@ -40,14 +40,14 @@ pub(super) struct PeopleThere {
 pub(super) type Read<'a> = (&'a RecordKey, Option<&'a RawDocument>);
 
 /// Where a sweep under way stands, if it has not passed the people yet.
-fn among_people(row: Option<&Document>) -> Option<Position> {
-    let position = row.and_then(Position::decode)?;
+fn among_people(row: Option<Vec<u8>>) -> Option<Position> {
+    let position = Position::saved(row)?;
     (position.reason != Reason::Verify && position.is_before_records()).then_some(position)
 }
 
 /// Whether people may have changed at the centre of whom this node does not know it yet.
 pub(super) fn is_looking_at_people(snapshot: &Snapshot) -> Result<bool, StoreError> {
-    Ok(among_people(snapshot.meta(META_SCAN)?.as_ref()).is_some())
+    Ok(among_people(snapshot.meta_row(META_SCAN)?).is_some())
 }
 
 /// Whether nothing but the sweep can tell whose the record is.
@@ -55,7 +55,7 @@ fn waits_for_sweep(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     let Owner::Field(_) = key.kind.schema().owner else {
         return Ok(false);
     };
-    if among_people(tx.meta(META_SCAN)?.as_ref()).is_none() {
+    if among_people(tx.meta_row(META_SCAN)?).is_none() {
         return Ok(false);
     }
     let Some(account) = tx.owner(key)? else {
@@ -192,7 +192,7 @@ fn people_in_doubt(
     let Owner::Field(field) = schema.owner else {
         return Ok(None);
     };
-    let is_among_people = among_people(tx.meta(META_SCAN)?.as_ref()).is_some();
+    let is_among_people = among_people(tx.meta_row(META_SCAN)?).is_some();
     if is_among_people && tx.is_resyncing_all()? && waits_for_sweep(tx, key)? {
         return Ok(Some(Vec::new()));
     }
@@ -325,7 +325,7 @@ impl Round<'_> {
         central: &mut dyn Central,
         at: &Position,
     ) -> Result<(), RoundError> {
-        if self.store.read()?.meta(META_SCAN)?.is_some() {
+        if is_under_way(&*self.store.read()?)? {
             let at = at.encode();
             self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&at))).await?;
         }

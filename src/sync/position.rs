@@ -34,7 +34,7 @@ impl Round<'_> {
     pub(super) fn is_reading_all_instead(&self) -> Result<bool, StoreError> {
         let snapshot = self.store.read()?;
         let is_refused = snapshot.meta(META_FEED)?.is_some_and(|row| row.contains_key(REFUSED));
-        Ok(is_refused && snapshot.meta(scan::META_SCAN)?.is_some())
+        Ok(is_refused && scan::is_under_way(&snapshot)?)
     }
 
     /// Begins with a fresh position, before anything is known of what happened until then.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
-use super::scan::Reason;
+use super::scan::{self, Reason};
 use super::{SyncSettings, lease, step};
 use crate::central::{Central, CentralError, Feed, Lease};
 use crate::flaw::{Flaw, planted};
@@ -340,6 +340,7 @@ impl<'a> Round<'a> {
             .transact(|tx| -> Result<(), StoreError> {
                 // No read of an earlier round is on its way any more.
                 tx.forget_touched();
+                scan::mend_position(tx)?;
                 // What an older version could not send, this one may be able to.
                 let version = doc! {"version": env!("CARGO_PKG_VERSION")};
                 if tx.meta(META_VERSION)?.as_ref() != Some(&version) {

@@ -21,7 +21,7 @@ use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx};
+use crate::store::{Fields, META_VERIFY_DUE, Reread, Snapshot, StoreError, Tx};
 
 /// Part of a round's time that a scan may use, so that local edits are pushed in every round.
 const SCAN_TIME_SHARE: u32 = 2;
@@ -77,7 +77,7 @@ pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError
 
 /// There is no history of changes any more. A sweep that only made sure begins anew, as one that finds out what happened.
 pub(super) fn begin_without_history(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let saved = tx.meta(META_SCAN)?.as_ref().and_then(Position::decode);
+    let saved = Position::saved(tx.meta_row(META_SCAN)?);
     if saved.is_some_and(|saved| saved.reason == Reason::Verify) {
         tx.set_meta(META_SCAN, Some(&Position::start(Reason::Sweep).encode()))?;
     }
@@ -111,12 +111,20 @@ impl Position {
         self.kind.schema().push_rank <= Kind::Person.schema().push_rank
     }
 
-    pub(super) fn decode(row: &Document) -> Option<Position> {
-        Some(Position {
-            reason: row.get_str("reason").ok().and_then(Reason::named).unwrap_or(Reason::Lost),
-            kind: Kind::from_collection(row.get_str("collection").ok()?)?,
-            after: row.get_str("after").ok().map(str::to_owned),
-            is_careful: row.get_bool("careful").unwrap_or(false),
+    /// Where the sweep in this row of `meta` stands. Of one that cannot be read nobody knows what it has reached: it is at
+    /// its beginning, and what happened meanwhile is not known.
+    pub(super) fn saved(row: Option<Vec<u8>>) -> Option<Position> {
+        row.map(|row| Position::decode(&row).unwrap_or_else(|_| Position::start(Reason::Lost)))
+    }
+
+    fn decode(row: &[u8]) -> Result<Position, StoreError> {
+        let row = Fields::of(row, "the place of the sweep")?;
+        Ok(Position {
+            reason: row.word("reason", Reason::named)?,
+            kind: row.word("collection", Kind::from_collection)?,
+            after: row.text_or_null("after")?.map(str::to_owned),
+            // Earlier versions did not write it.
+            is_careful: row.flag_if_any("careful")?,
         })
     }
 
@@ -129,11 +137,27 @@ impl Position {
     }
 }
 
+/// Whether a sweep is under way, wherever it stands.
+pub(super) fn is_under_way(snapshot: &Snapshot) -> Result<bool, StoreError> {
+    Ok(snapshot.meta_row(META_SCAN)?.is_some())
+}
+
+/// A place that cannot be read is written anew, and the sweep begins anew with it.
+pub(super) fn mend_position(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    match tx.meta_row(META_SCAN)?.map(|row| Position::decode(&row)) {
+        Some(Err(error)) => {
+            tracing::error!(%error, "where the reading of everything stands is not known: it begins anew");
+            make_due(tx, Reason::Lost)
+        }
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
 impl Round<'_> {
     /// Where a sweep has to go on from, if one is due.
     fn scan_due(&self) -> Result<Option<(Position, bool)>, StoreError> {
         let snapshot = self.store.read()?;
-        if let Some(saved) = snapshot.meta(META_SCAN)?.as_ref().and_then(Position::decode) {
+        if let Some(saved) = Position::saved(snapshot.meta_row(META_SCAN)?) {
             return Ok(Some((saved, true)));
         }
         Ok(if self.source == Source::Sweep {

@@ -136,36 +136,147 @@ async fn an_emergency_goes_on_for_the_same_human_being() {
     assert!(is_open(&node).await);
 }
 
+/// What Anna has: a session, a link, the trail of what was done about her, and her part of the feed.
+struct Belongings<'n> {
+    node: &'n TestNode,
+    cookie: String,
+    link: String,
+}
+
+/// What of it is there for who asks with the password of the account.
+#[derive(Debug, PartialEq)]
+struct Left {
+    session: bool,
+    link: bool,
+    trail: bool,
+    feed: bool,
+}
+
+const ALL: Left = Left { session: true, link: true, trail: true, feed: true };
+const NONE: Left = Left { session: false, link: false, trail: false, feed: false };
+
+impl Belongings<'_> {
+    async fn of(node: &TestNode) -> Belongings<'_> {
+        let made = node.post("/users/ANA001/link", json!({})).by("ROOT004").send().await.is(201, NOTHING);
+        let link = made.json()["path"].as_str().unwrap().to_owned();
+        let form = format!("account=ANA001&password={}", PASSWORD.replace(' ', "+"));
+        let call =
+            node.request("POST", "/session").header("content-type", "application/x-www-form-urlencoded");
+        let login = call.bytes(form).send().await.is(303, NOTHING);
+        let cookie = login.header("set-cookie").split(';').next().unwrap().to_owned();
+        let belongings = Belongings { node, cookie, link };
+        assert_eq!(belongings.left().await, ALL);
+        belongings
+    }
+
+    async fn left(&self) -> Left {
+        let node = self.node;
+        node.node.store.flush_notes().await.unwrap();
+        let session = node.get("/login").header("cookie", &self.cookie).send().await.status;
+        let link = node.get(&self.link).send().await.status;
+        let trail = node.get("/audit?person=ANA001&limit=1000").by("ANA001").send().await.is(200, NOTHING);
+        let feed = node.get("/changes").by("ANA001").send().await.is(200, NOTHING).json();
+        let ops: Vec<_> = feed["changes"].as_array().unwrap().iter().map(|row| row["op"].clone()).collect();
+        assert!([200, 401].contains(&session) && [200, 401].contains(&link), "{session} {link}");
+        Left {
+            session: session == 200,
+            link: link == 200,
+            trail: trail.text().contains("unconscious here"),
+            feed: ops.contains(&json!("create")),
+        }
+    }
+}
+
+async fn patch(node: &TestNode, body: serde_json::Value) {
+    let answer = node.patch("/people/ANA001", body).by("STA006").send().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// The fields by which people are told apart, of the next one.
+fn others() -> [(&'static str, &'static str); 4] {
+    [("name", "Berthold"), ("lastname", "Cordara"), ("dob", "1951-02-03"), ("gender", "m")]
+}
+
 /// A person who is rewritten in their place: sessions, links and the trail of the one before are not the next one's.
 #[tokio::test]
 async fn nothing_of_the_one_before_is_the_next_ones() {
     let node = start().await;
-    let made = node.post("/users/ANA001/link", json!({})).by("ROOT004").send().await.is(201, NOTHING);
-    let link = made.json()["path"].as_str().unwrap().to_owned();
-    let form = format!("account=ANA001&password={}", PASSWORD.replace(' ', "+"));
-    let call = node.request("POST", "/session").header("content-type", "application/x-www-form-urlencoded");
-    let login = call.bytes(form).send().await.is(303, NOTHING);
-    let cookie = login.header("set-cookie").split(';').next().unwrap().to_owned();
-    let status = async |path: &str| node.get(path).header("cookie", &cookie).send().await.status;
-    let trail = async || {
-        node.node.store.flush_notes().await.unwrap();
-        node.get("/audit?person=ANA001&limit=1000").by("ANA001").send().await.is(200, NOTHING).text()
-    };
-    assert_eq!(status("/login").await, 200);
-    assert_eq!(node.get(&link).send().await.status, 200);
-    assert!(trail().await.contains("unconscious here"));
-    // One field, corrected.
-    node.patch("/people/ANA001", json!({"lastname": "Beetz"})).by("STA006").send().await;
-    assert_eq!((status("/login").await, node.get(&link).send().await.status), (200, 200));
+    let given = Belongings::of(&node).await;
     edit(&node, Some(berthold()), Actor::Person("STA006".to_owned())).await;
-    assert_eq!(status("/login").await, 401);
-    assert_eq!(node.get(&link).send().await.status, 401);
-    let trail = trail().await;
-    assert!(!trail.contains("unconscious here"), "{trail}");
+    assert_eq!(given.left().await, NONE);
     let feed = node.get("/changes").by("ANA001").send().await.is(200, NOTHING).json();
     let ops: Vec<_> = feed["changes"].as_array().unwrap().iter().map(|row| row["op"].clone()).collect();
     assert_eq!(ops, ["update"], "{feed}");
     // Who opened it answers for it all the same.
     let open = node.get("/emergencies").by("ROOT004").send().await.is(200, NOTHING).json();
     assert_eq!(open[0]["open"], false);
+}
+
+/// The same where each field is a write of its own, in whatever order, here or at the centre.
+#[tokio::test]
+async fn nothing_passes_on_field_by_field() {
+    for first in 0..4 {
+        for is_here in [true, false] {
+            let node = start().await;
+            let given = Belongings::of(&node).await;
+            let mut fields = others();
+            fields.rotate_left(first);
+            let mut person = anna();
+            for (turn, (field, value)) in fields.into_iter().enumerate() {
+                person.insert(field, value);
+                match is_here {
+                    true => patch(&node, json!({field: value})).await,
+                    false => node.from_centre(Kind::Person, person.clone()).await,
+                }
+                // One field alone is a correction.
+                let left = if turn == 0 { ALL } else { NONE };
+                assert_eq!(given.left().await, left, "{fields:?} {turn} {is_here}");
+            }
+        }
+    }
+}
+
+/// Nor with something between the fields: other writes, the same field again, or a field that is taken away first.
+#[tokio::test]
+async fn nothing_passes_on_in_between() {
+    for way in ["other fields", "the same field", "taken away"] {
+        let node = start().await;
+        let given = Belongings::of(&node).await;
+        patch(&node, json!({"name": "Berthold"})).await;
+        assert_eq!(given.left().await, ALL, "{way}");
+        match way {
+            "other fields" => {
+                patch(&node, json!({"phone": "7"})).await;
+                patch(&node, json!({"phone": "8"})).await;
+            }
+            "the same field" => patch(&node, json!({"name": "Bert"})).await,
+            _ => {
+                let mut less = anna();
+                less.insert("name", "Berthold");
+                less.remove("lastname");
+                edit(&node, Some(less), Actor::Operator(0)).await;
+            }
+        }
+        assert_eq!(given.left().await, ALL, "{way}");
+        patch(&node, json!({"lastname": "Cordara"})).await;
+        assert_eq!(given.left().await, NONE, "{way}");
+    }
+}
+
+/// Typos that are corrected make nobody another human being.
+#[tokio::test]
+async fn who_corrects_a_typo_keeps_everything() {
+    for (field, typo) in [("name", "Ana"), ("lastname", "Beetz"), ("dob", "1985-04-10"), ("gender", "m")] {
+        let node = start().await;
+        let given = Belongings::of(&node).await;
+        let right = anna().get_str(field).unwrap().to_owned();
+        patch(&node, json!({field: typo})).await;
+        patch(&node, json!({"phone": "7"})).await;
+        patch(&node, json!({field: right})).await;
+        assert_eq!(given.left().await, ALL, "{field}");
+        // Corrected once more, and another field: one is another than it was.
+        let (other, value) = others().into_iter().find(|(other, _)| *other != field).unwrap();
+        patch(&node, json!({other: value})).await;
+        assert_eq!(given.left().await, ALL, "{field}");
+    }
 }

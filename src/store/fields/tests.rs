@@ -240,11 +240,18 @@ fn codecs() -> Vec<Codec> {
                 Waiting::decode(page(), row).map(drop)
             })
         },
-        Codec::new(
-            "emergency",
-            doc! {"who": "x", "person": "x", "reason": "x", "peer": "x", "at": 1_i64, "ended": false},
-            |row| Emergency::decode(1, row).map(drop),
-        ),
+        Codec {
+            // Earlier versions did not note for whom it was opened.
+            may_lack: &["identity"],
+            ..Codec::new(
+                "emergency",
+                doc! {
+                    "who": "x", "person": "x", "identity": {"_id": "ANA"}, "reason": "x", "peer": "x", "at": 1_i64,
+                    "ended": false,
+                },
+                |row| Emergency::decode(1, row).map(drop),
+            )
+        },
         Codec {
             may_lack: &["from", "to"],
             any_type: &["from", "to"],

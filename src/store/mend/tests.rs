@@ -135,6 +135,7 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.set_grants("ANA-01", &["nurse".to_owned()], &tech())?;
     tx.set_closed_here("EVA-01", true, &tech())?;
     tx.give_trail("GONE-02", "EVA-01")?;
+    tx.holder_identity.insert("EVA-01", encode(&person("EVA-01"))?.as_slice())?;
     tx.set_local_account("helper", Some(&doc! {"roles": ["root"]}), &tech())?;
     tx.audit(Event::new(What::SetAside, &tech()).about("people", "ANA-01", Some("ANA-01")))?;
     let opened = doc! {
