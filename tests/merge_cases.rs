@@ -765,6 +765,25 @@ fn a_day_of_birth_agrees_by_way_of_no_third_one() {
     }
 }
 
+/// Who has no name may be anybody, until both sides have once agreed about who it is.
+#[test]
+fn one_without_a_name_is_nobody_in_particular() {
+    let rosa = doc! {"name": "Rosa", "lastname": "Cruz", "gender": "f", "dob": "1975-05-05"};
+    for nameless in [
+        doc! {},
+        doc! {"gender": "f"},
+        doc! {"name": "", "lastname": " ", "gender": "f"},
+        doc! {"name": Bson::Null, "lastname": Bson::Null, "gender": "f", "dob": "1975-05-05"},
+    ] {
+        assert!(is_other_person(None, &nameless, &rosa), "{nameless}");
+        assert!(is_other_person(None, &rosa, &nameless), "{nameless}");
+        // A newborn is given a name.
+        assert!(!is_other_person(Some(&nameless), &nameless, &rosa), "{nameless}");
+        assert!(!is_other_person(None, &nameless, &nameless), "{nameless}");
+    }
+    assert!(!is_other_person(None, &doc! {"lastname": "CRUZ"}, &rosa));
+}
+
 #[test]
 fn genders_in_the_words_of_many_languages() {
     let person = |gender: &str| doc! {"name": "Ana", "gender": gender};

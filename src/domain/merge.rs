@@ -301,7 +301,13 @@ pub fn is_other_person(base: Option<&Document>, local: &Document, remote: &Docum
             let differences = identity_differences(base, remote);
             differences >= REUSED_FIELDS_MIN || (differences > 0 && is_nothing_left(base, remote))
         }
+        // One of whom no name is known may be anybody.
+        None if has_name(local) != has_name(remote) => return true,
         None => true,
     };
     is_changed && !same_identity(local, remote)
+}
+
+fn has_name(person: &Document) -> bool {
+    ["name", "lastname"].into_iter().any(|field| value_of(person, field).is_some())
 }
