@@ -527,6 +527,18 @@ fn whole_records() {
         Person "created on both sides: what is no boolean closes":
             absent, {"x": 1}, {"x": 1, "active": "true"}
             => {"x": 1, "active": "true"}, push nothing, Remote stands at ["active"];
+        Person "closed here and opened there: stays closed until somebody decides":
+            {"x": 1}, {"x": 1, "active": false}, {"x": 1, "active": true}
+            => {"x": 1, "active": false}, push [["active"]], Local stands at ["active"];
+        Person "closed here, and there nothing says it any more":
+            {"active": true}, {"active": false}, {"x": 1}
+            => {"x": 1, "active": false}, push [["active"]], Local stands at ["active"];
+        Person "opened here and closed there":
+            {"x": 1}, {"x": 1, "active": true}, {"x": 1, "active": false}
+            => {"x": 1, "active": false}, push nothing, Remote stands at ["active"];
+        Person "closed on both sides, in other words":
+            {"active": true}, {"active": false}, {"active": 0}
+            => {"active": 0}, push nothing, Remote stands at ["active"];
         Page "created on both sides: active of a page is a field like any other":
             absent, {"active": false}, {"x": 1} => {"x": 1, "active": false}, push [["active"]];
         Page "created on both sides with keys that cannot be addressed":

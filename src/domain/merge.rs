@@ -181,7 +181,9 @@ impl FieldMerge<'_> {
         let edited_below_removed = remote.is_none()
             && matches!(base, Some(Bson::Document(_)))
             && matches!(local, Some(Bson::Document(_)));
-        let stands = if edited_below_removed { Side::Local } else { Side::Remote };
+        // An account that somebody has closed stays closed until somebody decides.
+        let closed_here = self.has_base && self.is_account_state() && !opens(local) && opens(remote);
+        let stands = if edited_below_removed || closed_here { Side::Local } else { Side::Remote };
         self.clashes.push(Clash {
             path: self.path.clone(),
             base: base.cloned(),

@@ -344,7 +344,8 @@ impl WriteRequest<'_> {
         let grants = self.granted_roles(None, &document);
         let id = document.get_str("_id").unwrap_or_default().to_owned();
         let document = Some(document);
-        Ok(Edit { grant, id, expected: None, document, requires, grants, content: None, closes: None })
+        let closes = self.said_by_root().filter(|is_closed| *is_closed);
+        Ok(Edit { grant, id, expected: None, document, requires, grants, content: None, closes })
     }
 
     /// POST of a record that exists: fine if it is the same record again, because the client may have
@@ -416,9 +417,12 @@ impl WriteRequest<'_> {
     /// Whether root says by this change alone that a person's account is to be closed or open: also where a hub has stored the
     /// same, which does not count here perhaps. A whole record that is sent back says nothing of the kind.
     fn closes(&self) -> Option<bool> {
-        let is_said = self.target.schema.kind == Kind::Person
-            && self.verb == Verb::Patch
-            && self.caller.principal.is_root();
+        self.said_by_root().filter(|_| self.verb == Verb::Patch)
+    }
+
+    /// Whether root says that a person's account is closed.
+    fn said_by_root(&self) -> Option<bool> {
+        let is_said = self.target.schema.kind == Kind::Person && self.caller.principal.is_root();
         let said = self.body.get(ACTIVE).filter(|_| is_said)?;
         said.as_bool().map(|is_active| !is_active)
     }

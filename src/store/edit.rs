@@ -150,7 +150,11 @@ impl Store {
                 }
             }
             if let (Kind::Person, Some(_), Some(is_closed)) = (key.kind, &new, closes) {
-                tx.set_closed_here(&key.id, is_closed, grant.actor())?;
+                match old {
+                    Some(_) => tx.set_closed_here(&key.id, is_closed, grant.actor())?,
+                    // Who is made so is in the audit trail, and the closing travels with the record.
+                    None => drop(tx.note_closed_here(&key.id, is_closed)?),
+                }
             }
             Ok(())
         })

@@ -99,6 +99,29 @@ async fn where_the_centre_does_not_count_a_closing_here_does() {
     }
 }
 
+/// Who is made inactive by root was closed here: `enable --all-inactive` and the setting are about others.
+#[tokio::test]
+async fn who_is_made_inactive_here_is_closed_here() {
+    for counts in [ActiveFromCentre::Honour, ActiveFromCentre::Ignore] {
+        let node = with_people(counts).await;
+        node.people().await;
+        let body = |active: bool| json!({"name": "N", "password": PASSWORD, "active": active, "roles": ["end_user"]});
+        node.post("/people/NEW001", body(false))
+            .by("ROOT004")
+            .send()
+            .await
+            .is(201, &["create people/NEW001"]);
+        node.put_json("/people/NEW002", body(false)).by("ROOT004").send().await.is(201, &["create people/NEW002"]);
+        node.post("/people/NEW003", body(true)).by("ROOT004").send().await.is(201, &["create people/NEW003"]);
+        for (id, status) in [("NEW001", 401), ("NEW002", 401), ("NEW003", 200)] {
+            assert_eq!(node.get("/login").login(id, PASSWORD).send().await.status, status, "{id} {counts:?}");
+        }
+        let closed: Vec<_> =
+            listed(&node).await.into_iter().filter(|(_, _, here, _)| *here == true).collect();
+        assert_eq!(closed.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["NEW001", "NEW002"]);
+    }
+}
+
 #[tokio::test]
 async fn the_list_tells_who_became_inactive_and_when() {
     let node = with_people(ActiveFromCentre::Honour).await;
