@@ -111,7 +111,11 @@ async fn who_is_made_inactive_here_is_closed_here() {
             .send()
             .await
             .is(201, &["create people/NEW001"]);
-        node.put_json("/people/NEW002", body(false)).by("ROOT004").send().await.is(201, &["create people/NEW002"]);
+        node.put_json("/people/NEW002", body(false))
+            .by("ROOT004")
+            .send()
+            .await
+            .is(201, &["create people/NEW002"]);
         node.post("/people/NEW003", body(true)).by("ROOT004").send().await.is(201, &["create people/NEW003"]);
         for (id, status) in [("NEW001", 401), ("NEW002", 401), ("NEW003", 200)] {
             assert_eq!(node.get("/login").login(id, PASSWORD).send().await.status, status, "{id} {counts:?}");
