@@ -40,6 +40,7 @@ mod landed;
 mod leaving;
 mod meant;
 mod mend;
+mod meta;
 mod noted_owners;
 mod notes;
 mod overlay;

@@ -680,22 +680,4 @@ impl<'t> Tx<'t> {
     pub fn resolve_person(&self, id: &str) -> Result<Option<String>, StoreError> {
         super::snapshot::resolve_person(&self.docs, &self.by_spelling, id)
     }
-
-    pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
-        self.meta.get(name)?.map(|row| decode(row.value())).transpose()
-    }
-
-    /// The same as it is stored.
-    pub(crate) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.meta.get(name)?.map(|row| row.value().to_vec()))
-    }
-
-    pub fn set_meta(&mut self, name: &str, value: Option<&Document>) -> Result<(), StoreError> {
-        match value {
-            Some(value) => self.meta.insert(name, encode(value)?.as_slice())?,
-            None => self.meta.remove(name)?,
-        };
-        self.writes += 1;
-        Ok(())
-    }
 }

@@ -354,16 +354,6 @@ impl Snapshot {
         self.transaction.open_table(GRANTS)?.len()
     }
 
-    pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
-        let meta = self.transaction.open_table(META)?;
-        meta.get(name)?.map(|row| tables::decode(row.value())).transpose()
-    }
-
-    /// The same as it is stored.
-    pub(crate) fn meta_row(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.transaction.open_table(META)?.get(name)?.map(|row| row.value().to_vec()))
-    }
-
     pub fn count(&self, kind: Kind) -> Result<u64, StoreError> {
         let docs = self.docs()?;
         let code = kind.schema().code;

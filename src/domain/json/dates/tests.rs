@@ -1,3 +1,5 @@
+//! Dates in every form that people and programs write, and what is none.
+
 use super::*;
 use serde_json::json;
 
