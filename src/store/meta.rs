@@ -22,7 +22,7 @@ impl Tx<'_> {
             Some(value) => self.meta.insert(name, encode(value)?.as_slice())?,
             None => self.meta.remove(name)?,
         };
-        self.writes += 1;
+        self.wrote();
         Ok(())
     }
 }
