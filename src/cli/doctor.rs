@@ -215,6 +215,12 @@ fn unseen(found: &mut Findings, status: &Value) {
             "say of nobody that they are theirs, so they are in nobody's book",
             "thalamus-edge export shows them; who knows whose they are sets book, fedacct or person at the centre",
         ),
+        (
+            "left_behind",
+            "records of deleted people",
+            "are of people who have been deleted, and are in nobody's book",
+            "thalamus-edge trash list shows the people; restore those who should be here, or delete their records too",
+        ),
     ];
     for (name, about, what, remedy) in items {
         let Some(counts) = status[name].as_object().filter(|counts| !counts.is_empty()) else {

@@ -1,5 +1,5 @@
 //! Floor 1. Records that say of nobody that they are theirs: pages of life without `book`, and the like. They stand in the
-//! index of owners under the empty account, which nobody has.
+//! index of owners under the empty account, which nobody has. And records that name somebody who is gone.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::StoreError;
 use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
 use super::starting::{Starting, code_in, text_in};
-use super::tables::{BY_OWNER, DOCS, META, raw};
+use super::tables::{BY_OWNER, DEPARTED, DOCS, META, raw};
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
 
@@ -41,6 +41,35 @@ impl Snapshot {
                     break;
                 }
                 *counts.entry(schema.kind).or_default() += 1;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// How many records of each kind are of people who were on this node and are gone. Of 10,000 such accounts at most it is
+    /// known that they were, of those that records still name first.
+    pub fn left_behind_counts(&self) -> Result<BTreeMap<Kind, u64>, StoreError> {
+        let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let departed = self.transaction.open_table(DEPARTED)?;
+        let mut counts = BTreeMap::new();
+        for at in departed.keys::<&str>(..)? {
+            let at = at?;
+            let account = at.value();
+            let mut found = Vec::new();
+            for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
+                let mut count = 0;
+                for entry in by_owner.range((schema.code, account, "")..)? {
+                    let (at, _) = entry?;
+                    let (code, owner, _) = at.value();
+                    if code != schema.code || owner != account {
+                        break;
+                    }
+                    count += 1;
+                }
+                found.extend((count > 0).then_some((schema.kind, count)));
+            }
+            if !found.is_empty() && self.look(Kind::Person, account, |_, _| ())?.is_none() {
+                found.into_iter().for_each(|(kind, count)| *counts.entry(kind).or_default() += count);
             }
         }
         Ok(counts)
@@ -96,7 +125,7 @@ mod tests {
     use super::*;
     use crate::domain::access::Actor;
     use crate::domain::record::RecordKey;
-    use crate::store::{Store, StoreOptions, Tx};
+    use crate::store::{Base, Store, StoreOptions, Tx};
 
     const OPTIONS: StoreOptions =
         StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 0 };
@@ -144,5 +173,32 @@ mod tests {
             Ok((tx.owned(Kind::Page, "")?, tx.has_dependents("")?))
         };
         assert_eq!(store.transact(job).await.unwrap(), (Vec::new(), false));
+    }
+
+    #[tokio::test]
+    async fn records_of_people_who_are_gone_are_counted_until_somebody_has_the_account() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let counts = || store.read().unwrap().left_behind_counts().unwrap();
+        let ana = RecordKey::new(Kind::Person, "ana");
+        let put = async |key: RecordKey, document: Option<Document>| {
+            let put = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                let base = document.clone().map_or(Base::Absent, Base::Document);
+                tx.put(&key, document.as_ref(), &base, &Actor::Centre)
+            };
+            store.transact(put).await.unwrap();
+        };
+        put(ana.clone(), Some(doc! {"_id": "ana", "name": "Ana"})).await;
+        for (kind, id, owner) in
+            [(Kind::Page, "p", "book"), (Kind::Page, "q", "book"), (Kind::Event, "e", "person")]
+        {
+            put(RecordKey::new(kind, id), Some(doc! {"_id": id, owner: "ANA"})).await;
+        }
+        assert_eq!(counts(), BTreeMap::new());
+        put(ana.clone(), None).await;
+        assert_eq!(counts(), BTreeMap::from([(Kind::Page, 2), (Kind::Event, 1)]));
+        put(RecordKey::new(Kind::Page, "p"), None).await;
+        assert_eq!(counts(), BTreeMap::from([(Kind::Page, 1), (Kind::Event, 1)]));
+        put(ana, Some(doc! {"_id": "ana", "name": "Ana"})).await;
+        assert_eq!(counts(), BTreeMap::new());
     }
 }

@@ -149,8 +149,9 @@ fn noticed_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
         count => Some(format!("{count} accounts that were closed on this node were opened elsewhere")),
     };
     let closed = closed.map(|said| format!("{said}, and stays closed here: see `thalamus-edge user list`."));
-    let words: Vec<String> =
-        [naming_nobody::words(&snapshot.ownerless_counts()?), closed].into_iter().flatten().collect();
+    let nobodys = naming_nobody::words(&snapshot.ownerless_counts()?);
+    let left_behind = naming_nobody::left_behind_words(&snapshot.left_behind_counts()?);
+    let words: Vec<String> = [nobodys, left_behind, closed].into_iter().flatten().collect();
     Ok((!words.is_empty()).then(|| words.join(" ")))
 }
 

@@ -1,5 +1,5 @@
-//! Floor 3. Records that say of nobody that they are theirs, such as pages of life without `book`, in words. Nobody finds
-//! them in anybody's book, so it is said that they are there.
+//! Floor 3. Records that say of nobody that they are theirs, such as pages of life without `book`, and records of people who are
+//! gone, in words. Nobody looks for them, so it is said that they are there.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +24,17 @@ pub(super) fn words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
     Some(format!("{said}: {}.", places.collect::<Vec<_>>().join(", ")))
 }
 
+/// For people; `None` if there are none.
+pub(super) fn left_behind_words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
+    let said = match counts.values().sum() {
+        0_u64 => return None,
+        1 => "One record is of a person who has been deleted".to_owned(),
+        total => format!("{total} records are of people who have been deleted"),
+    };
+    let places = counts.iter().map(|(kind, count)| format!("{count} in {}", kind.schema().collection));
+    Some(format!("{said}: {}.", places.collect::<Vec<_>>().join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +51,11 @@ mod tests {
             many.starts_with("3 records say") && many.ends_with("1 in personal_document (`fedacct`)."),
             "{many}"
         );
+        assert_eq!(left_behind_words(&BTreeMap::new()), None);
+        let one = left_behind_words(&BTreeMap::from([(Kind::Event, 1)]));
+        assert_eq!(one.as_deref(), Some("One record is of a person who has been deleted: 1 in event."));
+        let many = left_behind_words(&BTreeMap::from([(Kind::Page, 2), (Kind::Event, 1)]));
+        let said = "3 records are of people who have been deleted: 2 in pols, 1 in event.";
+        assert_eq!(many.as_deref(), Some(said));
     }
 }

@@ -12,6 +12,7 @@ use super::no_feed::NoFeed;
 use super::operator::Pause;
 use super::other_ids::OtherIds;
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
+use crate::domain::record::Kind;
 use crate::store::{Snapshot, StoreError};
 
 /// How things stand; the answer of `GET /sync/status`.
@@ -39,6 +40,8 @@ pub struct Status {
     pub other_ids: BTreeMap<String, u64>,
     /// Records here that say of nobody that they are theirs, such as pages without `book`, by collection.
     pub ownerless: BTreeMap<String, u64>,
+    /// Records here of people who have been deleted, by collection.
+    pub left_behind: BTreeMap<String, u64>,
     /// Records that wait for their person or for a decision instead of being sent.
     pub waiting: u64,
     /// Attachments that records here name and whose bytes are not here yet.
@@ -124,11 +127,8 @@ impl Reconciler {
             full_read_bytes: without_feed.and_then(NoFeed::bytes),
             scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
             other_ids: OtherIds::known(&snapshot)?.collections,
-            ownerless: snapshot
-                .ownerless_counts()?
-                .into_iter()
-                .map(|(kind, count)| (kind.schema().collection.to_owned(), count))
-                .collect(),
+            ownerless: by_collection(snapshot.ownerless_counts()?),
+            left_behind: by_collection(snapshot.left_behind_counts()?),
             waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,
             content_owed: snapshot.content_owed_count()?,
@@ -213,4 +213,8 @@ impl Reconciler {
             (None, Some(_)) => ("idle", ended(&said.ended, false)),
         })
     }
+}
+
+fn by_collection(counts: BTreeMap<Kind, u64>) -> BTreeMap<String, u64> {
+    counts.into_iter().map(|(kind, count)| (kind.schema().collection.to_owned(), count)).collect()
 }
