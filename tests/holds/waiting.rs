@@ -47,7 +47,7 @@ fn begins() -> Vec<Begin> {
             None,
         ),
         created("missing values agree", doc! {"_id": ACCT, "name": "Ana"}, None),
-        created("nothing to tell them by", doc! {"_id": ACCT, "job": "x"}, None),
+        created("no name to tell them by", doc! {"_id": ACCT, "job": "x"}, Some(Created)),
         created("another spelling of the account, another person", spelled(beatriz()), Some(Spelling)),
         created("another spelling of the account, the same name", spelled(ana()), Some(Spelling)),
         agreed("one field changed", None, doc! {"lastname": "Betz-Cordara"}, None),
