@@ -11,6 +11,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use super::StoreError;
 use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::starting::{Starting, code_in, text_in};
 use super::tables::{BY_OWNER, DEPARTED, DOCS, META, raw};
 use crate::domain::record::Kind;
@@ -68,7 +69,12 @@ impl Snapshot {
                 }
                 found.extend((count > 0).then_some((schema.kind, count)));
             }
-            if !found.is_empty() && self.look(Kind::Person, account, |_, _| ())?.is_none() {
+            // Somebody whose record is damaged is somebody.
+            let is_gone = || -> Result<bool, StoreError> {
+                Ok(unless_damaged(self.look(Kind::Person, account, |_, _| ()))?
+                    .is_some_and(|found| found.is_none()))
+            };
+            if !found.is_empty() && is_gone()? {
                 found.into_iter().for_each(|(kind, count)| *counts.entry(kind).or_default() += count);
             }
         }
