@@ -10,8 +10,8 @@
 //! Records of the centre that came under the account after that person was gone may be anybody's. They are noted beside
 //! them, until somebody has the account.
 //!
-//! A record of which nobody knows whose it is may be left on this node alone, deleted at the centre. It is of somebody who had
-//! the account, so a person of whom nothing is known is remembered for it.
+//! A record may be left on this node alone, deleted at the centre, while its account has no person and never had one here. An
+//! earlier holder wrote it, so one without a known identity is remembered for the account.
 
 use std::collections::BTreeSet;
 

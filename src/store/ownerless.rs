@@ -1,5 +1,5 @@
 //! Floor 1. Records that say of nobody that they are theirs: pages of life without `book`, and the like. They stand in the
-//! index of owners under the empty account, which nobody has. And records that name somebody who is gone.
+//! index of owners under the empty account, which nobody has. Also counts records whose person has been deleted.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -50,7 +50,7 @@ pub(super) struct Sending {
     pub(super) archive: Option<(String, Document)>,
 }
 
-/// Records that are tried again once what is to be read again was read.
+/// Records that are tried again after the reading in this round.
 #[derive(Default)]
 struct NotSent {
     /// Others were ahead of them.

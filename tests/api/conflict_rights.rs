@@ -8,7 +8,7 @@ use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Conflict, DeadLetter, StoreError, Tx};
 
-use crate::support::api::{Answer, NOTHING, TestNode, person};
+use crate::support::api::{Answer, NOTHING, TestNode, person, seen};
 use crate::support::disk::Disk;
 use crate::support::sim::Sim;
 
@@ -72,18 +72,6 @@ async fn clash(node: &TestNode, kind: Kind, id: &str, path: &str, local: Bson, c
 
 fn ids(list: &Answer) -> Vec<String> {
     list.json().as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
-}
-
-/// What a client sees of an answer, without the request's own id.
-fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let mut headers: Vec<(String, String)> = answer
-        .headers
-        .iter()
-        .filter(|(name, _)| *name != "x-request-id")
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .collect();
-    headers.sort();
-    (answer.status, headers, answer.text().replace(answer.header("x-request-id"), ""))
 }
 
 /// What `who` gets on every path for everything: lists, counts, the feed.

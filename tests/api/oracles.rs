@@ -8,7 +8,7 @@ use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Conflict, StoreError};
 
-use crate::support::api::{Answer, NOTHING, TestNode};
+use crate::support::api::{NOTHING, TestNode, seen};
 use crate::support::disk::Disk;
 
 /// A patient who may write pages and encounters of their own, a nurse who may open records in an emergency, a clerk who
@@ -66,18 +66,6 @@ async fn start_on(disk: Disk) -> TestNode {
     node.record(Kind::Encounter, doc! {"_id": "nobodys", "info": HIDDEN}).await;
     node.record(Kind::PersonalDocument, doc! {"_id": "bobs", "fedacct": "BOB002", "info": HIDDEN}).await;
     node
-}
-
-/// What a client sees of an answer; the request's own id and the number of bytes apart.
-fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let mut headers: Vec<(String, String)> = answer
-        .headers
-        .iter()
-        .filter(|(name, _)| *name != "x-request-id")
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .collect();
-    headers.sort();
-    (answer.status, headers, answer.text().replace(answer.header("x-request-id"), ""))
 }
 
 type Headers = Vec<(&'static str, &'static str)>;

@@ -481,3 +481,15 @@ impl Answer {
         list.as_array().unwrap().iter().map(|item| item["_id"].as_str().unwrap().to_owned()).collect()
     }
 }
+
+/// What a client sees of an answer, without the request's own id.
+pub(crate) fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let mut headers: Vec<(String, String)> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "x-request-id")
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    headers.sort();
+    (answer.status, headers, answer.text().replace(answer.header("x-request-id"), ""))
+}
