@@ -29,7 +29,7 @@ pub struct Whose {
     /// Folded; empty if it belonged to nobody.
     pub account: String,
     /// The fields by which the human being is told apart who had the account, empty if nobody was known who had it (see
-    /// [`is_nobody`]); `None` if that was not noted.
+    /// `is_nobody`); `None` if that was not noted.
     pub person: Option<Document>,
     /// The last number of the trash then.
     pub number: u64,
