@@ -21,6 +21,8 @@ mod ownerless;
 mod refused;
 #[path = "holds/resolutions.rs"]
 mod resolutions;
+#[path = "holds/rewritten.rs"]
+mod rewritten;
 #[path = "holds/same.rs"]
 mod same;
 #[path = "holds/same_id.rs"]

@@ -473,6 +473,11 @@ fn identity_text(conflict: &Value) -> String {
     let why = match conflict["why"].as_str() {
         Some("created") => "both sides made a person under this account, and they differ",
         Some("reused") => "at the centre the account has come to be about somebody else",
+        Some("rewritten") => "on this node the person was rewritten into somebody else, which is not sent",
+        Some("departed") => {
+            "the one before is gone at the centre, records of theirs are here, and somebody else has the account"
+        }
+        Some("taken") => "the centre has records under this account, and nobody there who has it",
         Some("spelling") => "the centre has a person whose account differs in spelling only",
         _ => "",
     };
@@ -486,7 +491,7 @@ fn identity_text(conflict: &Value) -> String {
         ("edited here by", cell(&conflict["author"])),
         ("this node", plain(&conflict["local"].to_string())),
         ("the centre", plain(&conflict["central"].to_string())),
-        ("records made here", cell(&conflict["own_records"])),
+        ("records that go along", cell(&conflict["own_records"])),
         ("waiting records", cell(&conflict["held_records"])),
         ("new account", cell(&conflict["new_id"])),
     ];

@@ -47,7 +47,7 @@ impl Case {
         let Some((hold, pair)) = hold_of(snapshot, &conflict)? else {
             return Ok(Case::as_found(conflict));
         };
-        let own = snapshot.own_dependents_count(&hold.account)?;
+        let own = snapshot.going_along_count(&hold)?;
         let waiting = snapshot.held_of(&hold.account)?;
         let held = waiting.iter().filter(|key| key.kind != Kind::Person).count() as u64;
         Ok(Case { conflict, hold: Some(hold), pair, own, held })

@@ -160,6 +160,14 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Two people come of one account, which was closed here: nobody knows for which of them, so both are closed.
+    pub(crate) fn keep_closed_here(&mut self, id: &str, before: &str) -> Result<(), StoreError> {
+        if self.is_closed_here(before)? {
+            self.note_closed_here(id, true)?;
+        }
+        Ok(())
+    }
+
     fn unsent(&self, id: &str) -> Result<Option<bool>, StoreError> {
         Ok(self.closed_unsent.get(id)?.map(|unsent| unsent.value()))
     }

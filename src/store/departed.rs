@@ -47,7 +47,7 @@ pub(super) struct Departed {
     /// Who stood at the centre before somebody who was only here.
     stood: Option<Document>,
     /// Records that came from the centre after they were gone.
-    late: BTreeSet<RecordKey>,
+    pub(super) late: BTreeSet<RecordKey>,
 }
 
 impl Departed {

@@ -16,6 +16,7 @@ use super::tables::*;
 use super::{StoreError, stand_in::unless_damaged};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What, owner_text};
+use crate::domain::merge::{is_other_person, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// Entries of the audit trail about one person.
@@ -103,6 +104,27 @@ impl Tx<'_> {
         let changed = changed?;
         self.confirm_holder(id)?;
         Ok(changed)
+    }
+
+    /// Whether writes of this node that have not been sent have made another human being of the person `key`: `agreed` is who the
+    /// centre has, `now` who is here.
+    pub(crate) fn is_rewritten(
+        &self,
+        key: &RecordKey,
+        agreed: &Document,
+        now: &Document,
+    ) -> Result<bool, StoreError> {
+        if is_other_person(Some(agreed), agreed, now) {
+            return Ok(true);
+        }
+        if same_identity(agreed, now) {
+            return Ok(false);
+        }
+        // Step by step, with rounds in between: since the first write that waits, the account is another one's.
+        let since = self.holder_since.get(fold_account(&key.id).as_str())?.map(|since| since.value().1);
+        let first_write = self.edit_number(key)?;
+        // The journal has the write itself behind the number that is noted of it.
+        Ok(since.is_some_and(|since| first_write > 0 && first_write <= since + 1))
     }
 
     fn is_in_trail(&self, account: &str) -> Result<bool, StoreError> {

@@ -12,6 +12,7 @@ use bson::{Document, doc};
 use redb::ReadableTable;
 
 use super::conflicts::digest;
+use super::departed::Departed;
 use super::records::Tx;
 use super::snapshot::{Snapshot, owned, spellings};
 use super::stand_in::unless_damaged;
@@ -36,15 +37,18 @@ pub enum HoldReason {
     /// The person was made here; the account was another one's, whose records are at the centre while nobody is there
     /// who has it.
     Taken,
+    /// Agreed once; then the person was rewritten on this node into somebody else.
+    Rewritten,
 }
 
 impl HoldReason {
-    const ALL: [HoldReason; 5] = [
+    const ALL: [HoldReason; 6] = [
         HoldReason::Created,
         HoldReason::Reused,
         HoldReason::Spelling,
         HoldReason::Departed,
         HoldReason::Taken,
+        HoldReason::Rewritten,
     ];
 
     pub(super) fn named(name: &str) -> Option<HoldReason> {
@@ -58,6 +62,20 @@ impl HoldReason {
             HoldReason::Spelling => "spelling",
             HoldReason::Departed => "departed",
             HoldReason::Taken => "taken",
+            HoldReason::Rewritten => "rewritten",
+        }
+    }
+}
+
+impl HoldReason {
+    /// Whether a record of the account goes with the person of this node to a new account. `is_own`: the centre has never been
+    /// known to have it under the account. `is_older`: its first unsent write came before the account was this person's.
+    fn takes_along(self, is_own: bool, is_older: bool) -> bool {
+        match self {
+            // What was agreed before the other person came is of the one who is here.
+            HoldReason::Departed | HoldReason::Reused => true,
+            HoldReason::Rewritten => is_own && !is_older,
+            HoldReason::Created | HoldReason::Spelling | HoldReason::Taken => is_own,
         }
     }
 }
@@ -333,6 +351,27 @@ impl Tx<'_> {
         Ok(own)
     }
 
+    /// The records of the account that go with the person of this node, if the two of a hold are two people.
+    pub fn going_along(&self, hold: &Hold) -> Result<BTreeSet<RecordKey>, StoreError> {
+        let own: BTreeSet<_> = self.own_dependents(&hold.account)?.into_iter().collect();
+        // What came late may be the other one's, with what was written into it here.
+        let late = self.late(&hold.account)?;
+        let mut going = BTreeSet::new();
+        for key in self.dependents(&hold.account)?.into_iter().filter(|key| !late.contains(key)) {
+            if hold.why.takes_along(own.contains(&key), self.is_older_than_holder(&hold.account, &key)?) {
+                going.insert(key);
+            }
+        }
+        Ok(going)
+    }
+
+    /// Whether a record waits to be sent since before its account came to be of who has it now.
+    pub fn is_older_than_holder(&self, account: &str, key: &RecordKey) -> Result<bool, StoreError> {
+        let since = self.holder_since.get(fold_account(account).as_str())?.map(|since| since.value().1);
+        let first_write = self.edit_number(key)?;
+        Ok(since.is_some_and(|since| first_write > 0 && first_write <= since))
+    }
+
     /// Records that the centre has under an account and that were deleted here, which is not sent yet.
     pub fn deleted_dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         let mut deleted = Vec::new();
@@ -373,17 +412,43 @@ impl Tx<'_> {
         self.put(from, None, &Base::Absent, actor)?;
         self.put(to, Some(document), &Base::Absent, actor)?;
         if from.kind == Kind::Person {
-            // They are not gone. Somebody else who had the account before may be.
-            if let Some(last) = departed.as_ref().filter(|last| last.is_of(&old)) {
-                // Of who had it before them nothing is remembered any more.
-                self.note_forgotten(last.ends_before(&old))?;
-            }
-            self.put_departed_row(&from.id, departed.filter(|last| !last.is_of(&old)).as_ref())?;
+            self.is_not_gone(&from.id, &old, departed)?;
             self.move_grants(&from.id, &old, &to.id)?;
             self.move_closed_here(&from.id, &to.id)?;
             self.give_trail(&from.id, &to.id)?;
         }
         self.move_conflicts(from, to, actor)
+    }
+
+    /// A person of this node is the one who stands under another id already, `to`. What was written into them here and is not sent is
+    /// in the trash.
+    pub fn unite_with(
+        &mut self,
+        from: &RecordKey,
+        to: &RecordKey,
+        person: &Document,
+    ) -> Result<(), StoreError> {
+        self.keep_closed_here(&to.id, &from.id)?;
+        let departed = self.departed_row(&from.id)?;
+        self.discard(from, person)?;
+        self.put(from, None, &Base::Absent, &Actor::Centre)?;
+        self.is_not_gone(&from.id, person, departed)?;
+        self.give_trail(&from.id, &to.id)
+    }
+
+    /// Who had the account until now has another one; `before` is who had it before them, as it was remembered.
+    fn is_not_gone(
+        &mut self,
+        id: &str,
+        person: &Document,
+        before: Option<Departed>,
+    ) -> Result<(), StoreError> {
+        // They are not gone. Somebody else who had the account before may be.
+        if let Some(last) = before.as_ref().filter(|last| last.is_of(person)) {
+            // Of who had it before them nothing is remembered any more.
+            self.note_forgotten(last.ends_before(person))?;
+        }
+        self.put_departed_row(id, before.filter(|last| !last.is_of(person)).as_ref())
     }
 
     /// An id that no record of this kind has; the same for the same record and account.
@@ -459,18 +524,26 @@ impl Snapshot {
         Ok(count)
     }
 
-    /// How many records [`Tx::own_dependents`] are.
-    pub fn own_dependents_count(&self, account: &str) -> Result<u64, StoreError> {
+    /// How many records [`Tx::going_along`] are, and those that are damaged.
+    pub fn going_along_count(&self, hold: &Hold) -> Result<u64, StoreError> {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
         let landed = self.transaction.open_table(LANDED)?;
+        let holder_since = self.transaction.open_table(HOLDER_SINCE)?;
+        let since = holder_since.get(hold.account.as_str())?.map(|since| since.value().1);
+        let late = unless_damaged(self.departed_row(&hold.account))?.flatten();
+        let late = late.map(|last| last.late).unwrap_or_default();
         let mut count = 0;
         for kind in dependent_kinds() {
-            for id in owned(&by_owner, kind, account)? {
+            for id in owned(&by_owner, kind, &hold.account)? {
                 let key = RecordKey::new(kind, id);
                 // Of one that is damaged nobody can say that the centre has it.
                 let base = unless_damaged(self.base(&key))?;
-                let is_own = base.is_none_or(|base| base.is_some_and(|base| !base.is_under(&key, account)));
-                count += u64::from(is_own && landed.get(row_key(&key))?.is_none());
+                let is_own = base
+                    .is_none_or(|base| base.is_some_and(|base| !base.is_under(&key, &hold.account)))
+                    && landed.get(row_key(&key))?.is_none();
+                let first_write = unless_damaged(self.edit_number(&key))?.unwrap_or_default();
+                let is_older = since.is_some_and(|since| first_write > 0 && first_write <= since);
+                count += u64::from(!late.contains(&key) && hold.why.takes_along(is_own, is_older));
             }
         }
         Ok(count)

@@ -293,7 +293,8 @@ impl<'t> Tx<'t> {
 
     /// The number of the first edit that has not reached the centre; 0 if there is none.
     pub fn edit_number(&self, key: &RecordKey) -> Result<u64, StoreError> {
-        Ok(self.base_row(key)?.map_or(0, |row| row.sequence))
+        let place = self.base.get(row_key(key))?.map(|row| BaseRow::place(row.value())).transpose()?;
+        Ok(place.map_or(0, |(_, sequence)| sequence))
     }
 
     /// Whether the record is what the centre was last known to hold, with no write on the way.

@@ -517,6 +517,13 @@ impl Snapshot {
         Ok(row.map(|row| row.base))
     }
 
+    /// The number of the first edit that has not reached the centre; 0 if there is none.
+    pub(super) fn edit_number(&self, key: &RecordKey) -> Result<u64, StoreError> {
+        let base = self.transaction.open_table(BASE)?;
+        let place = base.get(row_key(key))?.map(|row| BaseRow::place(row.value())).transpose()?;
+        Ok(place.map_or(0, |(_, sequence)| sequence))
+    }
+
     /// Whether the centre refuses the record, or it cannot be read there.
     pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
         self.transaction.open_table(DEAD)?.contains(row_key(key))

@@ -30,8 +30,8 @@
 
 use bson::{Bson, Document, doc};
 
+use super::doubt::{is_in_doubt, suspicion};
 use super::merge_in::{merge_in, merge_known};
-use super::ownerless::meets_records_of_another;
 use super::round::{Round, RoundError, Tally};
 use super::{lease, ownerless, undecided};
 use crate::domain::access::Actor;
@@ -151,39 +151,6 @@ fn diverts_person(
     }
 }
 
-/// The person here whose account the centre's record may not be about, and why.
-fn suspicion(
-    tx: &Tx<'_>,
-    key: &RecordKey,
-    local: Option<&Document>,
-    remote: &Document,
-) -> Result<Option<(String, HoldReason)>, StoreError> {
-    let Some(local) = local else {
-        if is_deleted_here(tx, key, remote)? {
-            return Ok(Some((key.id.clone(), HoldReason::Departed)));
-        }
-        if let Some(id) = unpushed_spelling(tx, key)? {
-            return Ok(Some((id, HoldReason::Spelling)));
-        }
-        if let Some(id) = gone_spelling(tx, key, remote)? {
-            return Ok(Some((id, HoldReason::Departed)));
-        }
-        return Ok(has_departed(tx, key, remote)?.then(|| (key.id.clone(), HoldReason::Departed)));
-    };
-    let (is_other, why) = match tx.base_if_dirty(key)? {
-        None => (is_other_person(Some(local), local, remote), HoldReason::Reused),
-        Some(Base::Absent) => (is_other_person(None, local, remote), HoldReason::Created),
-        Some(Base::Document(base)) => (is_other_person(Some(&base), local, remote), HoldReason::Reused),
-    };
-    let is_other = is_other || is_not_meant(tx.meant(&key.id)?.as_ref(), local, remote);
-    Ok(is_other.then(|| (key.id.clone(), why)))
-}
-
-/// Whether the centre's person is not the one for whom what waits was meant, see [`Tx::meant`].
-pub(super) fn is_not_meant(meant: Option<&Document>, local: &Document, remote: &Document) -> bool {
-    meant.is_some_and(|meant| is_other_person(Some(meant), local, remote))
-}
-
 /// Others have changed a person who is taken for the same one.
 fn note_meant(
     tx: &mut Tx<'_>,
@@ -200,85 +167,6 @@ fn note_meant(
         return Ok(());
     }
     tx.note_meant(key, &before, remote)
-}
-
-/// Somebody of this account in another spelling whom the centre has never been known to have, if `key` is new
-/// here.
-fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, StoreError> {
-    if !tx.is_clean(key)? {
-        return Ok(None);
-    }
-    for id in tx.spellings(&key.id)? {
-        let person = RecordKey::new(Kind::Person, id.as_str());
-        if tx.base(&person)? == Base::Absent && !tx.has_landed(&person)? {
-            return Ok(Some(id));
-        }
-    }
-    Ok(None)
-}
-
-/// Somebody of this account in another spelling who is gone at the centre and still here, with records; another human
-/// being than the one who is new here.
-fn gone_spelling(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<Option<String>, StoreError> {
-    let is_anything = tx.has_dependents(&key.id)? || !tx.held_of(&key.id)?.is_empty();
-    if !is_anything || !tx.is_clean(key)? {
-        return Ok(None);
-    }
-    for id in tx.spellings(&key.id)? {
-        let person = RecordKey::new(Kind::Person, id.as_str());
-        let is_gone = tx.is_vanished(&person)?
-            || tx.undecided(&person)?.is_some_and(|undecided| undecided.central.is_none());
-        if is_gone && tx.document(&person)?.is_some_and(|person| !same_identity(&person, remote)) {
-            return Ok(Some(id));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether the account was somebody else's, whose records are still here.
-fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
-    Ok(tx.is_clean(key)? && tx.is_of_departed(&key.id, remote)?)
-}
-
-/// Whether somebody else was deleted here, which the centre does not know yet: the delete is of that one.
-fn is_deleted_here(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
-    Ok(match tx.base_if_dirty(key)? {
-        Some(Base::Document(before)) if !before.is_empty() => is_other_person(Some(&before), &before, remote),
-        Some(Base::Document(_)) => {
-            tx.departed(&key.id)?.is_some_and(|last| is_other_person(None, &last, remote))
-        }
-        Some(Base::Absent) | None => false,
-    })
-}
-
-/// Whether what began a hold is still so.
-fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
-    let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
-    let (Some(local), Some(held)) = (&local, &held) else {
-        if held.is_none() && tx.reread_due(&hold.remote_key())?.is_some() {
-            // Its row was set aside, and comes again.
-            return Ok(true);
-        }
-        if local.is_none() && held.is_some() && tx.has_dependents(&hold.account)? {
-            // Nobody can go while they are held: the row was lost, and the records are still here.
-            return Ok(true);
-        }
-        return Ok(match hold.why {
-            HoldReason::Taken => {
-                local.as_ref().is_some_and(is_unknown) || meets_records_of_another(tx, &hold.local_key())?
-            }
-            _ => hold.gone.is_some() && has_held_dependents(tx, &hold.account)?,
-        });
-    };
-    let base = tx.base(&hold.local_key())?;
-    Ok(match hold.why {
-        HoldReason::Spelling => base == Base::Absent,
-        HoldReason::Created | HoldReason::Reused => {
-            is_other_person(base.document(), local, &held.document)
-                || is_not_meant(tx.meant(&hold.account)?.as_ref(), local, &held.document)
-        }
-        HoldReason::Departed | HoldReason::Taken => is_other_person(None, local, &held.document),
-    })
 }
 
 fn begin(
@@ -417,12 +305,12 @@ pub(super) fn open(
 }
 
 /// Whether records of the centre's person wait here.
-fn has_held_dependents(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
+pub(super) fn has_held_dependents(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
     Ok(tx.held_of(account)?.iter().any(|key| key.kind != Kind::Person))
 }
 
 /// A hold is this node's own affair: another node may have somebody else under the account.
-fn conflict_id(
+pub(super) fn conflict_id(
     tx: &Tx<'_>,
     account: &str,
     local: &Document,

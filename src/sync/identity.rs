@@ -25,6 +25,7 @@ use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
 use crate::domain::access::Actor;
+use crate::domain::merge::{IDENTITY_FIELDS, identity_of, is_unknown};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
 use crate::domain::value::same_document;
@@ -99,7 +100,7 @@ pub async fn decide(
                     return Ok(conflict);
                 }
                 Verdict::NewId(new) => {
-                    let new = free_account(tx, new)?;
+                    let new = account_for(tx, new, &hold, local)?;
                     let value = Some(Bson::from(new.as_str()));
                     conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
                     tx.put_conflict(&conflict)?;
@@ -173,12 +174,21 @@ fn unite(
     Ok(true)
 }
 
-/// The canonical spelling of an account that nobody has here, in any spelling.
-fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
+/// The canonical spelling of an account that nobody has here, in any spelling, or that this very `person` has by what was decided
+/// on another node.
+fn account_for(tx: &Tx<'_>, new: &str, hold: &Hold, person: &Document) -> Result<String, ResolveError> {
     let invalid = |message: String| ResolveError::Invalid { field: "id".to_owned(), message };
     let schema = Kind::Person.schema();
     let new = schema.canonical_id(new);
     schema.check_new_id(&new).map_err(|message| invalid(format!("id: {message}")))?;
+    let them = tx.document(&RecordKey::new(Kind::Person, new.as_str()))?;
+    if them.is_some_and(|them| is_moved_already(&them, person))
+        && fold_account(&new) != hold.account
+        && tx.spellings(&new)?.len() == 1
+        && tx.hold(&new)?.is_none()
+    {
+        return Ok(new);
+    }
     if !tx.spellings(&new)?.is_empty() || tx.hold(&new)?.is_some() {
         return Err(invalid("id: this account exists already".to_owned()));
     }
@@ -188,22 +198,36 @@ fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
     Ok(new)
 }
 
+/// Whether somebody under another account is the person of a hold, without a doubt: all by which people are told apart is known of
+/// both, and alike.
+fn is_moved_already(them: &Document, person: &Document) -> bool {
+    let (them, known) = (identity_of(them), identity_of(person));
+    !is_unknown(person) && them == known && IDENTITY_FIELDS.into_iter().all(|field| them.contains_key(field))
+}
+
 /// The person of this node leaves the account, with the records made here for them.
 fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor) -> Result<(), StoreError> {
-    let own = tx.own_dependents(&hold.account)?;
-    let all = match hold.why {
-        // What the centre has is of the one who is gone.
-        HoldReason::Taken => own.clone(),
-        HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Departed => {
-            tx.dependents(&hold.account)?
-        }
-    };
-    // It may be the other one's, with what was written into it here.
+    let going = tx.going_along(hold)?;
     let late = tx.late(&hold.account)?;
-    let all = all.into_iter().filter(|key| !late.contains(key));
+    let mut all = Vec::new();
+    for key in tx.dependents(&hold.account)? {
+        let stays = match hold.why {
+            // What the centre has is of the one who is gone.
+            HoldReason::Taken => true,
+            HoldReason::Rewritten => tx.is_older_than_holder(&hold.account, &key)?,
+            HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Departed => false,
+        };
+        // What came late may be the other one's, with what was written into it here.
+        if going.contains(&key) || !(stays || late.contains(&key)) {
+            all.push(key);
+        }
+    }
     tx.forget_meant(&hold.account)?;
     let to = RecordKey::new(Kind::Person, new);
-    tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;
+    leave(tx, &hold.local_key(), &to, local, actor)?;
+    if hold.why == HoldReason::Rewritten {
+        tx.keep_closed_here(&hold.local, new)?;
+    }
     tx.give_trash(&hold.account, local, new)?;
     let mut pages = BTreeMap::new();
     for key in all {
@@ -214,7 +238,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         let is_waiting = tx.held(&key)?.is_some();
         document.insert(field, new);
         // What came while nobody had the account waits apart, and is not among these.
-        let is_theirs = own.contains(&key) || hold.why == HoldReason::Departed;
+        let is_theirs = going.contains(&key);
         if is_theirs && !is_waiting {
             tx.edit(&key, Some(&document), actor)?;
             tx.give_conflicts(&key)?;
@@ -238,11 +262,16 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             pages.insert(key.id, to.id);
         }
     }
-    let is_shared = matches!(hold.why, HoldReason::Created | HoldReason::Reused | HoldReason::Spelling);
-    let deleted = if is_shared { tx.deleted_dependents(&hold.account)? } else { Vec::new() };
-    for key in deleted {
+    for key in tx.deleted_dependents(&hold.account)? {
+        let is_of_another = match hold.why {
+            HoldReason::Created | HoldReason::Spelling => true,
+            HoldReason::Rewritten => !tx.is_older_than_holder(&hold.account, &key)?,
+            // It was the record of the one who leaves, unless it has changed at the centre.
+            HoldReason::Reused => tx.held(&key)?.is_some(),
+            HoldReason::Departed | HoldReason::Taken => false,
+        };
         // Deleted for the one who leaves: what the centre has is the other one's.
-        if let Some(agreed) = tx.base(&key)?.document().cloned() {
+        if let Some(agreed) = tx.base(&key)?.document().filter(|_| is_of_another).cloned() {
             tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
             tx.settle_trash(&key, TrashState::Done)?;
         }
@@ -252,6 +281,24 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     }
     // What the account has is the departed one's, and so are the conflicts over it.
     if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, local, new) }
+}
+
+/// The person gets another id; if somebody decided so on another node before and they stand under it already, they are that record.
+fn leave(
+    tx: &mut Tx<'_>,
+    from: &RecordKey,
+    to: &RecordKey,
+    person: &Document,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    if tx.document(to)?.is_none() {
+        return tx.rename(from, to, &renamed(person, &from.id, &to.id), actor);
+    }
+    for mut conflict in tx.open_conflicts_of(from)? {
+        conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+    }
+    tx.unite_with(from, to, person)
 }
 
 /// Documents that name a page of life by its old id name it by its new one.

@@ -16,6 +16,7 @@ mod content_send;
 mod content_tidy;
 pub mod damaged;
 mod deletes;
+mod doubt;
 mod drain;
 mod ending;
 mod evidence;

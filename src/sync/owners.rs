@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::Document;
 
-use super::hold::is_not_meant;
+use super::doubt::is_not_meant;
 use super::people_first::is_looking_at_people;
 use super::round::{Round, RoundError};
 use super::step;

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Document, RawDocument, RawDocumentBuf};
 
-use super::hold::is_not_meant;
+use super::doubt::is_not_meant;
 use super::round::{Round, RoundError};
 use super::scan::{META_SCAN, Position, Reason, is_under_way};
 use super::step;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apart::{self, Sent};
 use super::deletes::HeldBack;
+use super::doubt::hold_if_rewritten;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::unread::{Unread, is_read_first, unread_for};
 use super::{ownerless, step, undecided};
@@ -311,6 +312,7 @@ fn plan(
     }
     if !planted(Flaw::PersonNotAwaited) {
         ownerless::hold_if_taken(tx, key, tally)?;
+        hold_if_rewritten(tx, key, tally)?;
     }
     match undecided::waits(tx, key)?.filter(|_| !planted(Flaw::HeldPagesPushed)) {
         Some(waiting) => {

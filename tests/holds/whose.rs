@@ -133,7 +133,6 @@ async fn nothing_goes_back_to_who_has_the_account_in_the_place_of_another() {
         if is_here {
             let fields = next.map(|(field, value)| (field.to_owned(), value)).collect();
             clinic.edit(Kind::Person, with(clinic.here(Kind::Person, ACCT).unwrap(), fields)).await;
-            clinic.round().await;
         } else {
             // As long as the conflict waits, the last of them would be asked about.
             decides(&clinic, &found[0], Decision::TakeCentral).await.unwrap();
@@ -149,6 +148,10 @@ async fn nothing_goes_back_to_who_has_the_account_in_the_place_of_another() {
         for conflict in open(&clinic) {
             is_refused(&clinic, &conflict, Decision::TakeLocal).await;
             decides(&clinic, &conflict, Decision::TakeCentral).await.unwrap();
+        }
+        if is_here {
+            clinic.round().await;
+            clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
         }
         clinic.assert_settled().await;
         assert_eq!(clinic.book(ACCT), ["theirs"], "{is_here}");
