@@ -111,7 +111,7 @@ struct DecisionArgs {
     /// The two people under one account are one: unite their records.
     #[arg(long, conflicts_with = "all")]
     same: bool,
-    /// They are two: the person of this node gets this account, with the records made here for them.
+    /// They are two: the person of this node gets this account, with their records (`conflicts show` counts them).
     #[arg(long, value_name = "ACCOUNT", conflicts_with = "all")]
     new_id: Option<String>,
 }

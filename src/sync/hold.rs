@@ -5,7 +5,7 @@
 //!
 //! A person is held when the centre's record under their account may be about another human being: made on
 //! both sides and not alike; agreed once, and since then changed in two or more of name, lastname, day of birth
-//! and gender; or new on both sides under ids that differ in spelling only. So is one whose account was somebody
+//! and gender; rewritten here into somebody else ([`super::doubt`]); or new on both sides under ids that differ in spelling only. So is one whose account was somebody
 //! else's while records of that one are here or at the centre. From then on:
 //!
 //! | what | while the hold lasts |

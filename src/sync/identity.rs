@@ -6,11 +6,11 @@
 //! is the base, so that only fields changed on both sides conflict. If the ids are spelled differently, the
 //! centre's spelling stays.
 //!
-//! "A new id" takes the person of this node and the records made here for them out of the account: their owner,
-//! the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
-//! gets an id of its own too, and documents that name that page follow. Records that the centre has had under
-//! the account stay with it, but for those of a person who was gone when the other one came: these are theirs
-//! (`sync::ownerless`). Of one that was changed there meanwhile, both versions stay, each with its person.
+//! "A new id" takes the person of this node and their records out of the account ([`Tx::going_along`] says which): their
+//! owner, the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
+//! gets an id of its own too, and documents that name that page follow. All other records that the centre has had under
+//! the account stay with it. Of one that was changed there meanwhile, both versions stay, each with its person. If the same
+//! was decided on another node before, the person is already here under the new id, and is that record.
 //! Both decisions then let in what waited, all in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,6 +3,7 @@
 use thalamus_edge::flaw::{self, Flaw};
 
 use super::plan::{Plan, Trouble};
+use super::support::generator::Numbers;
 use super::support::sim::CentreFlaw;
 use super::{all_steps, run};
 
@@ -17,6 +18,7 @@ fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, 
         match flaw {
             // Where nothing else may have been carried out twice.
             Some(Flaw::DeliveredIgnored) => plan.calm(),
+            Some(Flaw::UnguardedAck) => plan.crowd(&mut Numbers::new(seed)),
             Some(Flaw::NeverSealed) => plan.troubles = vec![Trouble::CentreRestored; 3],
             Some(Flaw::UnsealedTrusted) => {
                 plan.troubles = vec![Trouble::CentreRestored, Trouble::CentreRestored, Trouble::CentreCrash];

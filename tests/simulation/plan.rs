@@ -135,7 +135,7 @@ impl Plan {
 
     /// Everybody is connected and works on the same, over slow lines, and the centre can prove what happened:
     /// for what goes wrong only where reads and writes of one record overlap.
-    fn crowd(&mut self, n: &mut Numbers) {
+    pub(crate) fn crowd(&mut self, n: &mut Numbers) {
         use Trouble::{ClockSkew, DiskFull, Kill, PowerCut, TornWrite};
         self.nodes = 2 + usize::try_from(n.below(2)).expect("a number");
         self.records = 1 + usize::try_from(n.below(2)).expect("a number");
