@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::domain::value::same_document;
-use thalamus_edge::store::{Snapshot, StoreError, Subject, Tx};
+use thalamus_edge::store::{HoldReason, Snapshot, StoreError, Subject, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Edit, Recorded, Traces, Transition, Transitions, fields};
@@ -374,7 +374,10 @@ fn add_traces(clinic: &Clinic, traces: &mut Traces) {
             traces.add_waiting(&key, &document);
         }
         // Which of two records the id is for is asked about all of them.
-        if snapshot.undecided(&key).expect("what is undecided").is_some() {
+        // So it is where somebody was deleted, and another one made under the account before that was sent.
+        let hold = snapshot.hold(&key.id).expect("the holds").filter(|_| key.kind == Kind::Person);
+        let is_rewritten = hold.is_some_and(|hold| hold.why == HoldReason::Rewritten);
+        if is_rewritten || snapshot.undecided(&key).expect("what is undecided").is_some() {
             traces.add_conflict(Recorded { key, path: String::new(), loser: None });
         }
     }
