@@ -65,6 +65,8 @@ mod rights;
 mod sent_back;
 #[path = "api/session.rs"]
 mod session;
+#[path = "api/shared_books.rs"]
+mod shared_books;
 #[path = "api/successors.rs"]
 mod successors;
 #[path = "api/trash.rs"]
