@@ -41,6 +41,8 @@ mod identities;
 mod identity;
 #[path = "api/inactive.rs"]
 mod inactive;
+#[path = "api/left_behind.rs"]
+mod left_behind;
 #[path = "api/link.rs"]
 mod link;
 #[path = "api/lists.rs"]
