@@ -25,6 +25,7 @@ mod heal;
 mod hold;
 pub mod identity;
 mod identity_answers;
+mod kept_rows;
 mod lease;
 mod left;
 mod made_again;
