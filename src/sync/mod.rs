@@ -47,6 +47,7 @@ mod resolutions;
 mod restore;
 mod round;
 mod scan;
+mod scan_sizes;
 pub mod schedule;
 mod status;
 mod undecided;
