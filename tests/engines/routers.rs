@@ -63,6 +63,8 @@ async fn send_many(ground: &Ground, value: &str) {
 /// For how long a feed that has nothing to tell asks the server to wait, in milliseconds.
 async fn feed_waits(ground: &Ground) -> i64 {
     let mut central = ground.hub().open().await.unwrap();
+    // A round has talked to the centre before it opens a feed, so that it is known what answers.
+    central.estimated_count(Kind::Person).await.unwrap();
     let Watched::Open(mut feed) = central.watch("me", None, &[], 10).await.unwrap() else {
         panic!("there is a feed");
     };
