@@ -41,6 +41,8 @@ mod identities;
 mod identity;
 #[path = "api/inactive.rs"]
 mod inactive;
+#[path = "api/left_behind.rs"]
+mod left_behind;
 #[path = "api/link.rs"]
 mod link;
 #[path = "api/lists.rs"]
@@ -65,6 +67,8 @@ mod rights;
 mod sent_back;
 #[path = "api/session.rs"]
 mod session;
+#[path = "api/shared_books.rs"]
+mod shared_books;
 #[path = "api/successors.rs"]
 mod successors;
 #[path = "api/trash.rs"]

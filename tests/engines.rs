@@ -19,6 +19,8 @@ mod other_ids_mongo;
 mod put_back_mongo;
 #[path = "engines/replies.rs"]
 mod replies_mongo;
+#[path = "engines/routers.rs"]
+mod routers_mongo;
 #[path = "engines/slow_feed.rs"]
 mod slow_feed_mongo;
 #[path = "engines/stages.rs"]

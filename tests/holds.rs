@@ -7,6 +7,8 @@
 mod answers;
 #[path = "holds/decisions.rs"]
 mod decisions;
+#[path = "holds/gone.rs"]
+mod gone;
 #[path = "holds/large.rs"]
 mod large;
 #[path = "holds/left_behind.rs"]

@@ -219,7 +219,7 @@ fn unseen(found: &mut Findings, status: &Value) {
             "left_behind",
             "records of deleted people",
             "are of people who have been deleted, and are in nobody's book",
-            "thalamus-edge trash list shows the people; restore those who should be here, or delete their records too",
+            "thalamus-edge conflicts list names them; restore from the trash those who should be here, or delete their records too",
         ),
     ];
     for (name, about, what, remedy) in items {

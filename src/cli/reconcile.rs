@@ -358,6 +358,7 @@ pub(super) fn subject_name(conflict: &Value) -> String {
     match (conflict["type"].as_str(), field_name(conflict)) {
         (Some("identity"), _) => "(another person?)".to_owned(),
         (Some("duplicate"), _) => "(two records)".to_owned(),
+        (Some("left_behind"), _) => "(deleted, with records)".to_owned(),
         (_, whole) if whole.is_empty() => "(the record)".to_owned(),
         (_, field) => field,
     }
@@ -373,6 +374,7 @@ fn conflict_text(conflict: &Value) -> String {
     let text = match conflict["type"].as_str() {
         Some("identity") => identity_text(conflict),
         Some("duplicate") => duplicate_text(conflict),
+        Some("left_behind") => left_behind_text(conflict),
         _ => value_text(conflict),
     };
     let notes = conflict["notes"].as_array().map_or(&[][..], |notes| notes);
@@ -507,6 +509,27 @@ fn duplicate_text(conflict: &Value) -> String {
     let records = conflict["records"].as_array().map_or(&[][..], |records| records);
     lines.extend(records.iter().map(|record| ("one", plain(&record.to_string()))));
     facts(&lines)
+}
+
+/// What is said of somebody who has been deleted and whose records are here, with what to do.
+fn left_behind_text(conflict: &Value) -> String {
+    let account = cell(&conflict["record"]);
+    let counts = conflict["counts"].as_object().into_iter().flatten();
+    let records: Vec<String> =
+        counts.map(|(collection, count)| format!("{} in {collection}", cell(count))).collect();
+    facts(&[
+        ("record", record_name(conflict)),
+        ("question", "the person has been deleted, and records of theirs are here".to_owned()),
+        ("records", records.join(", ")),
+        (
+            "to keep them",
+            format!(
+                "thalamus-edge trash list --person {account} shows the person; thalamus-edge trash restore NUMBER puts them \
+                 back, here and at the centre"
+            ),
+        ),
+        ("to let them go", "delete the records too, here or at the centre".to_owned()),
+    ])
 }
 
 pub(super) async fn dead(config: Config, command: DeadCommand) -> anyhow::Result<Done> {

@@ -305,6 +305,16 @@ impl Schema {
         folded(document.get_str(self.owner_field()?).ok())
     }
 
+    /// The account that owns `document` as it is written there.
+    pub fn owner_spelled_in<'d>(&self, document: &'d RawDocument) -> Option<&'d str> {
+        document.get_str(self.owner_field()?).ok()
+    }
+
+    /// Whether a record is in a book whose records spell their owner like this, see `Snapshot::book_spelling`.
+    pub fn is_in_book(&self, document: &RawDocument, spelling: Option<&str>) -> bool {
+        spelling.is_none_or(|spelling| self.owner_spelled_in(document) == Some(spelling))
+    }
+
     fn owner_field(&self) -> Option<&'static str> {
         match self.owner {
             Owner::Nobody => None,

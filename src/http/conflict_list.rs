@@ -18,8 +18,9 @@ use super::conflict_rights::ConflictReader;
 use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
 use super::extract::query_pairs;
-use super::holds::{self, Case};
+use super::holds::Case;
 use super::lists::counting_damaged;
+use super::standing_questions;
 use super::witness::Seen;
 use super::workload;
 use crate::domain::access::Verb;
@@ -50,10 +51,10 @@ pub(crate) async fn list(
     let begun = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
         let ids = query.ids(&ConflictReader::new(&node, &caller, &snapshot))?.into_iter();
-        let has_duplicates = query.wants_duplicates();
+        let has_standing = query.wants_standing();
         query.check_path(&node, &caller, &snapshot)?;
         drop(snapshot);
-        let mut lister = Lister { node, caller, query, ids, has_duplicates, place: Place::Start };
+        let mut lister = Lister { node, caller, query, ids, has_standing, place: Place::Start };
         let first = lister.next_chunk()?.unwrap_or_default();
         Ok::<_, ApiError>((lister, first))
     });
@@ -140,7 +141,7 @@ impl Query {
             && (!self.is_equal_by_meaning || view.is_equal_by_meaning())
     }
 
-    fn wants_duplicates(&self) -> bool {
+    fn wants_standing(&self) -> bool {
         self.status != Some(ConflictStatus::Resolved)
             && self.kind.is_none_or(|kind| kind == Kind::Person)
             && self.path.is_none()
@@ -199,8 +200,8 @@ impl Query {
     }
 }
 
-/// One page of the list. `Link` leads to the next one, if there is one. Accounts that two records have at the centre are on
-/// the first one.
+/// One page of the list. `Link` leads to the next one, if there is one. Questions that the records themselves ask are on the
+/// first one.
 async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response, ApiError> {
     let limit = query.limit.unwrap_or(LIMIT_CONFLICTS_MAX);
     let work = workload::take_for_rows(&node, &caller).await?;
@@ -210,8 +211,10 @@ async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response,
         query.check_path(&node, &caller, &snapshot)?;
         let reader = ConflictReader::new(&node, &caller, &snapshot);
         let mut rows: Vec<Vec<u8>> = Vec::new();
-        if query.wants_duplicates() && reader.may_know_people() {
-            rows.extend(holds::duplicates(&node, &snapshot)?.iter().map(|row| row.to_string().into_bytes()));
+        if query.wants_standing() && reader.may_know_people() {
+            rows.extend(
+                standing_questions::all(&node, &snapshot)?.iter().map(|row| row.to_string().into_bytes()),
+            );
         }
         let (mut found, mut link, mut last) = (0, None, String::new());
         for id in query.ids(&reader)? {
@@ -257,7 +260,7 @@ struct Lister {
     caller: Caller,
     query: Query,
     ids: std::vec::IntoIter<String>,
-    has_duplicates: bool,
+    has_standing: bool,
     place: Place,
 }
 
@@ -308,12 +311,12 @@ impl Lister {
 
     fn end(&mut self, snapshot: &Snapshot, text: &mut Vec<u8>, mut has_items: bool) -> Result<(), ApiError> {
         self.place = Place::End;
-        if self.has_duplicates && ConflictReader::new(&self.node, &self.caller, snapshot).may_know_people() {
-            for duplicate in holds::duplicates(&self.node, snapshot)? {
+        if self.has_standing && ConflictReader::new(&self.node, &self.caller, snapshot).may_know_people() {
+            for question in standing_questions::all(&self.node, snapshot)? {
                 if has_items {
                     text.push(b',');
                 }
-                text.extend_from_slice(duplicate.to_string().as_bytes());
+                text.extend_from_slice(question.to_string().as_bytes());
                 has_items = true;
             }
         }

@@ -146,9 +146,9 @@ impl<'a> ConflictReader<'a> {
         self.view.conflict_ids_where(status, after, |id| self.may_know_noted(id))
     }
 
-    /// How many open conflicts the account may know of.
+    /// How many open conflicts the account may know of: as many as its list has.
     fn open_count(&self) -> Result<u64, ApiError> {
-        let mut count = 0;
+        let mut count = if self.may_know_people() { self.view.standing_questions_count()? } else { 0 };
         for id in self.ids(Some(ConflictStatus::Open), None)? {
             let known =
                 conflict_view::visit(self.node, self.view, &id, Some(0), |conflict| self.may_know(conflict))?;

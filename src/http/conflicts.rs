@@ -19,6 +19,7 @@ use super::holds::{self, Case};
 use super::kept::is_operator;
 use super::password::{CURRENT_FIELD_NAME, check_given};
 use super::records::to_document;
+use super::standing_questions;
 use super::witness::{Seen, note_read};
 use super::workload::{self, Work, showing, writing};
 use super::write::{check_size, to_raw};
@@ -52,7 +53,7 @@ pub(crate) async fn show(
                 let seen = seen_person(&case.conflict.key.id);
                 Ok((respond_with(case.shown(&node, None), &case.etag()), seen))
             }
-            Found::Duplicate(shown) => {
+            Found::Standing(shown) => {
                 let seen = seen_person(shown["record"].as_str().unwrap_or_default());
                 Ok((super::json(shown), seen))
             }
@@ -67,8 +68,8 @@ enum Found {
     /// With the record that is shown, for the audit.
     Value(Seen),
     Identity(Box<Case>),
-    /// As it is shown.
-    Duplicate(Value),
+    /// As it is shown, see [`standing_questions`].
+    Standing(Value),
 }
 
 impl Found {
@@ -77,7 +78,7 @@ impl Found {
         match self {
             Found::Value(seen) => seen.clone(),
             Found::Identity(case) => seen_person(&case.conflict.key.id),
-            Found::Duplicate(shown) => seen_person(shown["record"].as_str().unwrap_or_default()),
+            Found::Standing(shown) => seen_person(shown["record"].as_str().unwrap_or_default()),
         }
     }
 }
@@ -89,7 +90,7 @@ fn seen_person(id: &str) -> Seen {
 /// An error if the caller may not know of what the id names, or if it names nothing.
 fn check_known(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<(), ApiError> {
     let reader = ConflictReader::new(node, caller, snapshot);
-    match holds::duplicate(snapshot, id)? {
+    match standing_questions::find(node, snapshot, id)? {
         Some(_) if reader.may_know_people() => Ok(()),
         Some(_) => Err(hidden()),
         None => reader.check(id),
@@ -99,8 +100,8 @@ fn check_known(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> R
 /// What the id names, if the caller may know of it.
 fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Found, ApiError> {
     check_known(node, caller, snapshot, id)?;
-    if let Some((account, ids)) = holds::duplicate(snapshot, id)? {
-        return holds::shown_duplicate(node, snapshot, &account, &ids).map(Found::Duplicate);
+    if let Some(shown) = standing_questions::find(node, snapshot, id)? {
+        return Ok(Found::Standing(shown));
     }
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
@@ -198,10 +199,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
             let case = holds::resolve(&node, &caller, *case, &headers, (&body, &work)).await?;
             return Ok(respond_with(case.shown(&node, None), &case.etag()));
         }
-        Found::Duplicate(_) => {
-            let message = "Both records are at the centre: correct or delete one of them";
-            return Err(ApiError::invalid("", message));
-        }
+        Found::Standing(shown) => return Err(ApiError::invalid("", standing_questions::remedy(&shown))),
     }
     let (conflict, current) = {
         let snapshot = node.store.read()?;

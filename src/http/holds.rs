@@ -1,4 +1,4 @@
-//! Floor 4. People who may be two, over HTTP: seeing both, deciding; and accounts that two records have.
+//! Floor 4. People who may be two, over HTTP: seeing both, deciding.
 //!
 //! Whoever looks at this sees another human being who happens to have the same account, so it is for those who
 //! may read anybody's record, and not for the person themselves.
@@ -15,18 +15,14 @@ use super::caller::Caller;
 use super::conflict_view::truncated;
 use super::error::ApiError;
 use super::extract::names_etag;
-use super::records::to_document;
 use super::workload::Work;
 use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::json::show_value;
 use crate::domain::merge::identity_differences;
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::Kind;
 use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store, unless_damaged};
 use crate::sync::conflicts::ResolveError;
 use crate::sync::identity::{Pair, Verdict, decide, hold_of};
-
-/// What the id of a duplicate begins with; the account follows.
-const DUPLICATE: &str = "duplicate:";
 
 fn is_operator(caller: &Caller) -> bool {
     matches!(caller.principal.actor, Actor::Operator(_))
@@ -148,7 +144,7 @@ impl Case {
     }
 }
 
-fn shown_person(node: &Node, person: &Document) -> Value {
+pub(super) fn shown_person(node: &Node, person: &Document) -> Value {
     let shown = Kind::Person.schema().without_secrets(person);
     show_value(&Bson::Document(shown), node.settings.date_format)
 }
@@ -221,47 +217,4 @@ fn authorize(node: &Node, caller: &Caller, verdict: &Verdict) -> Result<(), ApiE
         granted.map_err(|_| ApiError::Forbidden)?;
     }
     Ok(())
-}
-
-/// The accounts that more than one record has.
-pub(super) fn duplicates(node: &Node, snapshot: &Snapshot) -> Result<Vec<Value>, ApiError> {
-    let found = snapshot.duplicates()?;
-    found.into_iter().map(|(account, ids)| shown_duplicate(node, snapshot, &account, &ids)).collect()
-}
-
-/// The account of the duplicate that this id names, if it does and there is one, and the ids of its records; `None` for
-/// other ids.
-pub(super) fn duplicate(snapshot: &Snapshot, id: &str) -> Result<Option<(String, Vec<String>)>, ApiError> {
-    let Some(account) = id.strip_prefix(DUPLICATE) else {
-        return Ok(None);
-    };
-    let ids = snapshot.spellings(account)?;
-    if ids.len() < 2 {
-        return Ok(None);
-    }
-    let account = Kind::Person.schema().canonical_id(account);
-    Ok(Some((account, ids)))
-}
-
-pub(super) fn shown_duplicate(
-    node: &Node,
-    snapshot: &Snapshot,
-    account: &str,
-    ids: &[String],
-) -> Result<Value, ApiError> {
-    let mut people = Vec::new();
-    for id in ids {
-        if let Some(record) = snapshot.record(&RecordKey::new(Kind::Person, id.as_str()))? {
-            people.push(shown_person(node, &to_document(&record.document)?));
-        }
-    }
-    Ok(json!({
-        "id": format!("{DUPLICATE}{account}"),
-        "type": "duplicate",
-        "collection": Kind::Person.schema().collection,
-        "record": account,
-        "path": [],
-        "status": "open",
-        "records": people,
-    }))
 }

@@ -70,8 +70,12 @@ impl Selection {
         let part = Part { after, max, bytes_max: BATCH_BYTES_MAX, is_without_damaged: true };
         let kind = self.kind;
         let mut shown = Ok(());
+        let spelling = match &self.who {
+            Who::Owner(owner) => snapshot.book_spelling(owner)?,
+            Who::Everyone | Who::Found(_) => None,
+        };
         let mut include = |id: &str, document: &RawDocument| {
-            if shown.is_ok() && self.includes(document) {
+            if shown.is_ok() && self.includes(document) && kind.schema().is_in_book(document, spelling) {
                 shown = show(id, document);
             }
         };

@@ -34,6 +34,7 @@ mod password;
 mod records;
 mod rights;
 mod session;
+mod standing_questions;
 mod trash;
 mod unread;
 mod users;

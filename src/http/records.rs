@@ -110,6 +110,16 @@ impl<'a> ItemTarget<'a> {
         }
     }
 
+    /// Whether the record is in the book that the path names, if [`ItemTarget::leads_to`] leads there: not in that of somebody
+    /// else who has the account in another spelling.
+    pub(crate) fn is_in_book(&self, view: &Snapshot, record: &RawDocument) -> Result<bool, StoreError> {
+        let spelling = match self.path_owner {
+            Some(person) => view.book_spelling(person)?,
+            None => None,
+        };
+        Ok(self.schema.is_in_book(record, spelling))
+    }
+
     /// The answer when the record stands in another book than the path says: absent to everybody, and an attempt
     /// to reach it by those who may not have it.
     pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, owner: Option<&str>) -> ApiError {
@@ -132,6 +142,9 @@ impl<'a> ItemTarget<'a> {
         self.check_noted(&view, node, caller, verb)?;
         let found = self.find(&view)?.ok_or_else(|| self.absent())?;
         let grant = self.authorize_found(node, caller, verb, found.owner(self.schema).as_deref())?;
+        if !self.is_in_book(&view, found.raw())? {
+            return Err(self.absent());
+        }
         Ok((found, grant))
     }
 
@@ -181,7 +194,8 @@ impl<'a> ItemTarget<'a> {
         let view = node.store.read()?;
         let form = u8::from(hidden.is_empty());
         let key = KeptKey { kind: self.schema.kind, of: KeptOf::Record(self.id.to_owned()), form };
-        if let Some(kept) = view.kept(&key) {
+        let is_shared = self.path_owner.is_some_and(|person| !matches!(view.book_spelling(person), Ok(None)));
+        if let Some(kept) = view.kept(&key).filter(|_| !is_shared) {
             self.authorize_found(node, caller, Verb::Get, kept.owner.as_deref())?;
             return Ok(Ok(kept));
         }
@@ -189,6 +203,9 @@ impl<'a> ItemTarget<'a> {
         let look = |id: &str, record: &RawDocument| {
             let owner = self.schema.owner_in(record);
             self.authorize_found(node, caller, Verb::Get, owner.as_deref())?;
+            if !self.is_in_book(&view, record)? {
+                return Err(self.absent());
+            }
             if let Some(bytes) = uncovered(node, record, hidden, work)? {
                 return Ok(Err(bytes));
             }
@@ -290,8 +307,9 @@ impl<'a> ItemTarget<'a> {
             return Err(refusal);
         };
         // Read again: it is theirs now, whatever it was, or it is not shown.
-        let found = self.find(&*node.store.read()?)?.ok_or_else(|| self.absent())?;
-        if found.owner(self.schema) != Some(owner) {
+        let view = node.store.read()?;
+        let found = self.find(&view)?.ok_or_else(|| self.absent())?;
+        if found.owner(self.schema) != Some(owner) || !self.is_in_book(&view, found.raw())? {
             return Err(ApiError::Hidden(self.absence()));
         }
         Ok((found, Some(opening)))

@@ -64,16 +64,18 @@ impl Query {
                     let kind = Kind::from_collection(&value);
                     query.kind = Some(kind.ok_or_else(|| invalid("there is no such collection"))?);
                 }
-                "person" => query.person = Some(fold_account(&value)),
+                "person" => query.person = Some(value),
                 _ => {}
             }
         }
         Ok(query)
     }
 
-    fn wants(&self, row: &TrashSummary) -> bool {
+    /// `spelling`: how the owner has to be spelled, see [`Snapshot::book_spelling`].
+    fn wants(&self, row: &TrashSummary, spelling: Option<&str>) -> bool {
         self.kind.is_none_or(|kind| row.key.kind == kind)
-            && self.person.as_ref().is_none_or(|person| row.owner.as_ref() == Some(person))
+            && self.person.as_ref().is_none_or(|person| row.owner == Some(fold_account(person)))
+            && spelling.is_none_or(|spelling| row.owner_spelled.as_deref() == Some(spelling))
     }
 
     fn next_link(&self, last: u64) -> String {
@@ -101,14 +103,19 @@ pub(crate) async fn list(
     if let Some(person) = &query.person {
         acl.permits(&who, Verb::Get, ACL_NAME, Kind::Person, Target::PathPerson(person))?;
     }
-    let about = query.person.clone();
+    let about = query.person.as_deref().map(fold_account);
     let work = workload::take(&node, &caller, ROWS_WORK).await?;
     // Rows that the caller may not see are looked at too, and there may be many.
     let listed = tokio::task::spawn_blocking(move || {
         let view = node.store.read()?;
         let reach = |kind: Kind, owner: Option<&str>| may_use(&acl, &who, Verb::Get, kind, owner);
-        let is_shown =
-            |row: &TrashSummary| Ok(query.wants(row) && may_use_row(&view, &acl, &who, Verb::Get, row)?);
+        let spelling = match &query.person {
+            Some(person) => view.book_spelling(person)?,
+            None => None,
+        };
+        let is_shown = |row: &TrashSummary| {
+            Ok(query.wants(row, spelling) && may_use_row(&view, &acl, &who, Verb::Get, row)?)
+        };
         let page = view.trash_page(query.after, query.limit, reach, is_shown)?;
         let rows: Vec<Value> = page.rows.iter().map(summary).collect();
         let link = page.next.map(|last| query.next_link(last));

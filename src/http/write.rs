@@ -223,7 +223,9 @@ impl WriteRequest<'_> {
                 return self.create_again(&acl, &snapshot, &found).map(Prepared::Answered);
             }
             (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
-            (Some(found), _) if self.leads_to(&found) => (self.change(&acl, &snapshot, found)?, false),
+            (Some(found), _) if self.leads_to(&snapshot, &found)? => {
+                (self.change(&acl, &snapshot, found)?, false)
+            }
             (Some(found), _) => return Err(self.misfiled(&acl, &found)),
             _ => return Err(self.target.absent()),
         };
@@ -264,8 +266,9 @@ impl WriteRequest<'_> {
         }
     }
 
-    fn leads_to(&self, found: &Found) -> bool {
-        self.target.leads_to(found.owner(self.target.schema).as_deref())
+    fn leads_to(&self, snapshot: &Snapshot, found: &Found) -> Result<bool, StoreError> {
+        Ok(self.target.leads_to(found.owner(self.target.schema).as_deref())
+            && self.target.is_in_book(snapshot, found.raw())?)
     }
 
     fn is_hidden(&self, acl: &Acl, owner: Option<&str>) -> bool {
@@ -317,7 +320,13 @@ impl WriteRequest<'_> {
         if self.verb == Verb::Post && schema.kind == Kind::Page && !names_id {
             return Err(ApiError::invalid("id", "id: a page needs its id in the body"));
         }
-        let owner = self.target.path_owner.map(fold_account);
+        let owner = match self.target.path_owner {
+            Some(person) => {
+                let spelling = snapshot.book_spelling(person)?;
+                Some(spelling.map_or_else(|| fold_account(person), str::to_owned))
+            }
+            None => None,
+        };
         let mut document = edit::create(schema, &id, owner.as_deref(), self.body, self.editor(acl))?;
         spell_owner(snapshot, schema, &mut document)?;
         Ok(document)
@@ -356,7 +365,7 @@ impl WriteRequest<'_> {
         let created = self.created(acl, snapshot)?;
         let owner = schema.owner_of(&created);
         self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
-        if self.gave_password || !self.leads_to(found) {
+        if self.gave_password || !self.leads_to(snapshot, found)? {
             return Err(exists());
         }
         let created = to_raw(&edit::spelled_like(schema, created, &found.document()?))?;

@@ -34,9 +34,16 @@ impl Snapshot {
         conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
     }
 
-    /// How many wait for a decision.
+    /// How many questions wait for a decision: conflicts, and what [`Snapshot::standing_questions_count`] counts. As many as the
+    /// list of open conflicts has lines for somebody who may see all.
     pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
+        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()? + self.standing_questions_count()?)
+    }
+
+    /// How many questions the records themselves ask, for as long as they do: accounts that two records have, and people who are
+    /// gone whose records are here.
+    pub fn standing_questions_count(&self) -> Result<u64, StoreError> {
+        Ok(self.duplicates_count()? + self.left_behind_count()?)
     }
 
     /// Conflicts that the centre does not know in their present state, after this id: at most `max`, and no

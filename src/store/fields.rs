@@ -86,6 +86,10 @@ impl<'d> Fields<'d> {
         self.there(field, read)
     }
 
+    pub(crate) fn int32_if_any(&self, field: &str) -> Result<Option<i32>, StoreError> {
+        self.read(field, |value| value.as_i32())
+    }
+
     pub(crate) fn int64(&self, field: &str) -> Result<i64, StoreError> {
         self.there(field, self.int64_if_any(field)?)
     }
@@ -116,6 +120,12 @@ impl<'d> Fields<'d> {
     /// Texts in a list.
     pub(crate) fn texts(&self, field: &str) -> Result<Vec<String>, StoreError> {
         self.items(field, |value| value.as_str().map(str::to_owned))
+    }
+
+    /// A document in the row, to be read by its fields.
+    pub(crate) fn row_if_any(&self, field: &str) -> Result<Option<Fields<'d>>, StoreError> {
+        let what = self.what;
+        self.read(field, |value| Some(Fields::of_raw(value.as_document()?, what)))
     }
 
     /// Documents in a list.
@@ -168,7 +178,7 @@ impl<'d> Fields<'d> {
 
 /// `None` for a row that cannot be read, where it only keeps time, or what may be lost: it begins anew, and does not stop what
 /// else is to be written.
-pub(super) fn unless_unreadable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub(crate) fn unless_unreadable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(StoreError::Damaged(_)) => Ok(None),
@@ -176,5 +186,7 @@ pub(super) fn unless_unreadable<T>(read: Result<T, StoreError>) -> Result<Option
     }
 }
 
+#[cfg(test)]
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;

@@ -108,7 +108,9 @@ pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
 pub use fair::{Budget, Charge, Given, Share};
 pub use feed_rows::{Reread, Sent, Vanished};
-pub(crate) use fields::Fields;
+#[cfg(test)]
+pub(crate) use fields::table::Codec;
+pub(crate) use fields::{Fields, unless_unreadable};
 pub use grants::Granted;
 pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
@@ -118,6 +120,7 @@ pub use leaving::Stays;
 pub use mend::META_VERIFY_DUE;
 pub use noted_owners::{About as ConflictAbout, NotedOwner};
 pub use notes::Unnoted;
+pub use ownerless::LeftBehind;
 pub use put_right::BitsPutRight;
 pub use rebuild::{read_backup, rebuild};
 pub use records::Tx;

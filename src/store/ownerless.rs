@@ -14,7 +14,7 @@ use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::starting::{Starting, code_in, text_in};
 use super::tables::{BY_OWNER, DEPARTED, DOCS, META, raw};
-use crate::domain::record::Kind;
+use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
 
 /// The account under which they stand.
@@ -47,38 +47,72 @@ impl Snapshot {
         Ok(counts)
     }
 
-    /// How many records of each kind are of people who were on this node and are gone. Of 10,000 such accounts at most it is
-    /// known that they were, of those that records still name first.
-    pub fn left_behind_counts(&self) -> Result<BTreeMap<Kind, u64>, StoreError> {
-        let by_owner = self.transaction.open_table(BY_OWNER)?;
-        let departed = self.transaction.open_table(DEPARTED)?;
-        let mut counts = BTreeMap::new();
-        for at in departed.keys::<&str>(..)? {
-            let at = at?;
-            let account = at.value();
-            let mut found = Vec::new();
-            for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
-                let mut count = 0;
-                for entry in by_owner.range((schema.code, account, "")..)? {
-                    let (at, _) = entry?;
-                    let (code, owner, _) = at.value();
-                    if code != schema.code || owner != account {
-                        break;
-                    }
-                    count += 1;
-                }
-                found.extend((count > 0).then_some((schema.kind, count)));
-            }
-            // Somebody whose record is damaged is somebody.
-            let is_gone = || -> Result<bool, StoreError> {
-                Ok(unless_damaged(self.look(Kind::Person, account, |_, _| ()))?
-                    .is_some_and(|found| found.is_none()))
-            };
-            if !found.is_empty() && is_gone()? {
-                found.into_iter().for_each(|(kind, count)| *counts.entry(kind).or_default() += count);
-            }
+    /// The accounts of people who were on this node and are gone, whose records are here, in order. Of 10,000 such accounts at
+    /// most it is known that they were, of those that records still name first.
+    pub fn left_behind(&self) -> Result<Vec<LeftBehind>, StoreError> {
+        let mut found = Vec::new();
+        for at in self.transaction.open_table(DEPARTED)?.keys::<&str>(..)? {
+            found.extend(self.left_behind_under(at?.value())?);
         }
-        Ok(counts)
+        Ok(found)
+    }
+
+    /// The same of one account; `None` if nobody had it, somebody has it, or nothing of theirs is here.
+    pub fn left_behind_of(&self, account: &str) -> Result<Option<LeftBehind>, StoreError> {
+        let account = fold_account(account);
+        match self.transaction.open_table(DEPARTED)?.contains(account.as_str())? {
+            true => self.left_behind_under(&account),
+            false => Ok(None),
+        }
+    }
+
+    /// How many such accounts there are.
+    pub fn left_behind_count(&self) -> Result<u64, StoreError> {
+        Ok(self.left_behind()?.len() as u64)
+    }
+
+    fn left_behind_under(&self, account: &str) -> Result<Option<LeftBehind>, StoreError> {
+        let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let mut counts = BTreeMap::new();
+        for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
+            let mut count = 0;
+            for entry in by_owner.range((schema.code, account, "")..)? {
+                let (at, _) = entry?;
+                let (code, owner, _) = at.value();
+                if code != schema.code || owner != account {
+                    break;
+                }
+                count += 1;
+            }
+            counts.extend((count > 0).then_some((schema.kind, count)));
+        }
+        // Somebody whose record is damaged is somebody.
+        let is_gone = || -> Result<bool, StoreError> {
+            Ok(unless_damaged(self.look(Kind::Person, account, |_, _| ()))?
+                .is_some_and(|found| found.is_none()))
+        };
+        let is_left = !counts.is_empty() && is_gone()?;
+        Ok(is_left.then(|| LeftBehind { account: account.to_owned(), counts }))
+    }
+}
+
+/// Records of somebody who is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// Folded.
+    pub account: String,
+    /// How many of each kind, none of a kind without any.
+    pub counts: BTreeMap<Kind, u64>,
+}
+
+impl LeftBehind {
+    /// How many records of each kind are of any of them.
+    pub fn total(all: &[LeftBehind]) -> BTreeMap<Kind, u64> {
+        let mut total = BTreeMap::new();
+        for (kind, count) in all.iter().flat_map(|one| &one.counts) {
+            *total.entry(*kind).or_default() += count;
+        }
+        total
     }
 }
 
@@ -184,7 +218,12 @@ mod tests {
     #[tokio::test]
     async fn records_of_people_who_are_gone_are_counted_until_somebody_has_the_account() {
         let store = Store::in_memory(OPTIONS).unwrap();
-        let counts = || store.read().unwrap().left_behind_counts().unwrap();
+        let counts = || {
+            let all = store.read().unwrap().left_behind().unwrap();
+            assert!(all.iter().all(|one| one.account == "ANA"), "{all:?}");
+            assert_eq!(store.read().unwrap().left_behind_of("ana").unwrap().as_ref(), all.first());
+            LeftBehind::total(&all)
+        };
         let ana = RecordKey::new(Kind::Person, "ana");
         let put = async |key: RecordKey, document: Option<Document>| {
             let put = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {

@@ -1,14 +1,16 @@
 //! Floor 1. Accounts that two human beings have, each in a spelling of its own (`ESGNU777ORG` and `esgnu777org`).
 //!
-//! Records name their person in either spelling and in others, so nothing tells whose they are.
+//! Records name their person in either spelling and in others, so nothing tells whose they are. A book is read in one
+//! spelling only: it never has records of both.
 
 use bson::{Document, doc};
 
-use redb::ReadableTable as _;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::{self, DUPLICATE, Fields};
 use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -54,6 +56,18 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
+    /// Under how many accounts more than one person is stored, each in a spelling of its own.
+    pub fn duplicates_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(DUPLICATE)?.len()?)
+    }
+
+    /// How a record has to spell its owner to be in the book of `account`: exactly so while people who cannot be one have the
+    /// account in two spellings, also if one of the two is damaged; `None` if every spelling is theirs.
+    pub fn book_spelling<'a>(&self, account: &'a str) -> Result<Option<&'a str>, StoreError> {
+        let is_shared = unless_damaged(self.is_shared(account))?.unwrap_or(true);
+        Ok(is_shared.then_some(account))
+    }
+
     /// [`Tx::is_shared`].
     pub fn is_shared(&self, account: &str) -> Result<bool, StoreError> {
         let duplicate = self.transaction.open_table(DUPLICATE)?;

@@ -89,6 +89,8 @@ pub struct TrashSummary {
     pub sequence: u64,
     /// Folded account that the record belonged to.
     pub owner: Option<String>,
+    /// The account as the record has it.
+    pub owner_spelled: Option<String>,
     /// Whose it was who had that account then.
     pub whose: Whose,
     pub state: TrashState,
@@ -117,6 +119,7 @@ impl TrashSummary {
                 number: fields.count_if_any(GIVEN_AT)?.unwrap_or(sequence),
                 is_of_another: fields.flag_if_any(HELD_APART)?,
             },
+            owner_spelled: key.kind.schema().owner_spelled_in(body).map(str::to_owned),
             owner,
             key,
             sequence,

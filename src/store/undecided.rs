@@ -46,8 +46,8 @@ pub enum WaitReason {
     Undecided,
     /// Two human beings have the account, in two spellings.
     Shared,
-    /// A person who was made here: not everything at the centre has been read, so records of somebody else may be there
-    /// under the account.
+    /// A person who was made here, or a record of theirs: not everything at the centre has been read, so records of somebody
+    /// else may be there under the account.
     Unread,
 }
 
@@ -89,8 +89,8 @@ impl WaitReason {
                 "Two people have this account, in two spellings: one of them needs another id at the centre."
             }
             WaitReason::Unread => {
-                "A person who is new is sent once everything at the centre has been read: somebody else may have records \
-                 there under the account."
+                "A person who is new is sent once everything at the centre has been read, and their records follow: somebody \
+                 else may have records there under the account."
             }
         }
     }
@@ -158,6 +158,15 @@ impl Tx<'_> {
             self.wrote();
         }
         Ok(())
+    }
+
+    /// Whether it is noted that the person waits until everything at the centre has been read. A damaged note says nothing.
+    pub fn is_noted_as_unread(&self, person: &RecordKey) -> Result<bool, StoreError> {
+        let Some(row) = unless_damaged(self.waiting.get(row_key(person)))?.flatten() else {
+            return Ok(false);
+        };
+        let noted = unless_damaged(Waiting::decode(person.clone(), row.value()))?;
+        Ok(noted.is_some_and(|noted| noted.why == WaitReason::Unread))
     }
 
     /// The record does not wait any longer.

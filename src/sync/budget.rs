@@ -1,14 +1,16 @@
 //! Floor 3. What a round may put on the line: so many bytes a day, and hours in which large transfers wait.
 //!
-//! Hides how little is left. Edits made here, word of edits made elsewhere and conflicts never wait.
+//! Hides how little is left. Edits of records that the centre has, word of edits made elsewhere and conflicts never wait.
+//! People who are new wait for the end of a reading that waits ([`super::unread`]).
 //! Attachments give way first, then looking through the centre's records: a first sync, a verification pass,
 //! every sweep of a standalone server. The day is counted in the store by the node's clock, which only
 //! shifts large transfers to another hour and decides nothing about records.
 
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 
 use super::SyncSettings;
-use crate::store::{Shortage, Store, StoreError, Tx};
+use super::kept_rows::or_anew;
+use crate::store::{Fields, Shortage, Store, StoreError, Tx};
 
 /// Bytes of attachments in one round: what a slow mobile line, 10,000 bytes a second, carries within the
 /// round's time.
@@ -108,7 +110,7 @@ impl Allowance {
     /// For a round that begins now.
     pub(crate) fn now(store: &Store, settings: &SyncSettings) -> Result<Allowance, StoreError> {
         let moment = Moment::of(store.now_ms(), settings.utc_offset);
-        let counted = Days::of(store.read()?.meta(META_LINE_BYTES)?.as_ref());
+        let counted = Days::in_row(store.read()?.meta_row(META_LINE_BYTES)?)?;
         Ok(Allowance::of(settings, moment, counted.bytes_of(moment.day)))
     }
 
@@ -180,7 +182,7 @@ pub(crate) fn charge(tx: &mut Tx<'_>, utc_offset: UtcOffset, bytes: u64) -> Resu
         return Ok(());
     }
     let day = Moment::of(tx.now_ms(), utc_offset).day;
-    let mut days = Days::of(tx.meta(META_LINE_BYTES)?.as_ref());
+    let mut days = Days::in_row(tx.meta_row(META_LINE_BYTES)?)?;
     days.add(day, bytes);
     tx.set_meta(META_LINE_BYTES, Some(&days.encode()))
 }
@@ -203,16 +205,18 @@ impl Moment {
 /// Bytes by day. A day that is not among them has used nothing, whether the clock says that it is to come or
 /// long past: so no jump of the clock keeps a node waiting for longer than a day.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Days(Vec<(i64, u64)>);
+pub(super) struct Days(Vec<(i64, u64)>);
 
 impl Days {
-    fn of(row: Option<&Document>) -> Days {
-        let rows = row.and_then(|row| row.get_array("days").ok()).map_or(&[][..], Vec::as_slice);
-        let day = |row: &Bson| {
-            let row = row.as_document()?;
-            Some((row.get_i64("day").ok()?, u64::try_from(row.get_i64("bytes").ok()?).ok()?))
-        };
-        Days(rows.iter().filter_map(day).collect())
+    /// A row that cannot be read is counted anew: a node spends a day's budget twice at most, and records wait for no count.
+    fn in_row(row: Option<Vec<u8>>) -> Result<Days, StoreError> {
+        row.map_or(Ok(Days::default()), |row| or_anew(Days::decode(&row), Days::default))
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Days, StoreError> {
+        let row = Fields::of(row, "the bytes of the last days")?;
+        let days = row.rows("days")?.into_iter();
+        days.map(|day| Ok((day.int64("day")?, day.count("bytes")?))).collect::<Result<_, _>>().map(Days)
     }
 
     fn encode(&self) -> Document {
@@ -251,6 +255,12 @@ mod tests {
 
     fn at(text: &str) -> Moment {
         Moment { day: 20_000, minute: minute_of(text).unwrap() }
+    }
+
+    fn read(row: &Document) -> Days {
+        let mut bytes = Vec::new();
+        row.to_writer(&mut bytes).unwrap();
+        Days::in_row(Some(bytes)).unwrap()
     }
 
     #[test]
@@ -364,7 +374,7 @@ mod tests {
         let mut days = Days::default();
         let mut add = |day, bytes| {
             days.add(day, bytes);
-            days = Days::of(Some(&days.encode()));
+            days = read(&days.encode());
             days.bytes_of(day)
         };
         assert_eq!(add(20_000, 5), 5);
@@ -379,6 +389,6 @@ mod tests {
         assert_eq!(add(20_001, 5), 5);
         assert_eq!(add(20_002, u64::MAX), i64::MAX as u64);
         assert_eq!(days.0.len(), DAYS_KEPT_MAX);
-        assert_eq!(Days::of(Some(&doc! {"days": [1, {"day": "x"}]})), Days::default());
+        assert_eq!(read(&doc! {"days": [1, {"day": "x"}]}), Days::default());
     }
 }

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Document, doc};
 
+use super::kept_rows::or_anew;
 use super::merge_in::remove;
 use super::round::{Round, RoundError, Tally};
 use super::scan::is_under_way;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
+use crate::store::{Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -75,7 +76,7 @@ impl Round<'_> {
                 .store
                 .transact(move |tx| -> Result<Tally, StoreError> {
                     let mut tally = Tally::default();
-                    let mut deleted = tx.meta(META_DELETED)?.unwrap_or_default();
+                    let mut deleted = Lately::in_row(tx.meta_row(META_DELETED)?)?.unwrap_or_default();
                     for row in &rows {
                         let done = match tx.sparing(&row.key, |tx| remove(tx, &row.key))? {
                             Some(done) => done,
@@ -87,13 +88,12 @@ impl Round<'_> {
                             }
                         };
                         if done.deleted > 0 && !row.is_accepted {
-                            let count = deleted_of(&deleted, row.key.kind) + done.deleted;
-                            deleted.insert(row.key.kind.schema().collection, count as i64);
+                            *deleted.0.entry(row.key.kind).or_default() += done.deleted;
                         }
                         tally += done;
                     }
-                    if !deleted.is_empty() {
-                        tx.set_meta(META_DELETED, Some(&deleted))?;
+                    if !deleted.0.is_empty() {
+                        tx.set_meta(META_DELETED, Some(&deleted.encode()))?;
                     }
                     Ok(tally)
                 })
@@ -107,28 +107,56 @@ impl Round<'_> {
 
 /// Why what vanished must not simply go here too, if it must not.
 fn too_many(snapshot: &Snapshot, vanished: &[Vanished]) -> Result<Option<String>, StoreError> {
-    let deleted = snapshot.meta(META_DELETED)?.unwrap_or_default();
+    let deleted = Lately::in_row(snapshot.meta_row(META_DELETED)?)?;
     let mut asked: BTreeMap<Kind, Vec<&RecordKey>> = BTreeMap::new();
     for row in vanished.iter().filter(|row| !row.is_accepted) {
         asked.entry(row.key.kind).or_default().push(&row.key);
     }
     for (kind, keys) in asked {
-        let before = deleted_of(&deleted, kind);
+        let before = deleted.as_ref().map(|deleted| deleted.of(kind));
         let here = snapshot.count(kind)?;
-        if keys.len() as u64 + before > unasked(here + before) {
+        if before.is_none_or(|before| keys.len() as u64 + before > unasked(here + before)) {
             return Ok(Some(vanished_message(kind, here, before, &keys)));
         }
     }
     Ok(None)
 }
 
-fn deleted_of(deleted: &Document, kind: Kind) -> u64 {
-    deleted.get_i64(kind.schema().collection).map_or(0, |count| u64::try_from(count).unwrap_or(0))
+/// How many records of each kind went here lately, see [`META_DELETED`].
+#[derive(Debug, Default)]
+pub(super) struct Lately(BTreeMap<Kind, u64>);
+
+impl Lately {
+    /// Nothing if the row cannot be read: as many may have gone as are too many, so the operator is asked before the next
+    /// delete, and the answer writes the row anew.
+    fn in_row(row: Option<Vec<u8>>) -> Result<Option<Lately>, StoreError> {
+        row.map_or(Ok(Some(Lately::default())), |row| or_anew(Lately::decode(&row).map(Some), || None))
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Lately, StoreError> {
+        let row = Fields::of(row, "how many records went lately")?;
+        let mut counts = BTreeMap::new();
+        for kind in Kind::ALL {
+            counts.extend(row.count_if_any(kind.schema().collection)?.map(|count| (kind, count)));
+        }
+        Ok(Lately(counts))
+    }
+
+    fn encode(&self) -> Document {
+        let count = |(kind, count): (&Kind, &u64)| {
+            (kind.schema().collection.to_owned(), i64::try_from(*count).unwrap_or(i64::MAX).into())
+        };
+        self.0.iter().map(count).collect()
+    }
+
+    fn of(&self, kind: Kind) -> u64 {
+        self.0.get(&kind).copied().unwrap_or_default()
+    }
 }
 
 /// A sweep has come to its end: if it found nothing missing, all is well.
 pub(crate) fn note_sweep(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    if tx.vanished_keys()?.is_empty() && tx.meta(META_DELETED)?.is_some() {
+    if tx.vanished_keys()?.is_empty() && tx.meta_row(META_DELETED)?.is_some() {
         tx.set_meta(META_DELETED, None)?;
     }
     Ok(())
@@ -144,7 +172,7 @@ pub(crate) struct HeldBack {
 
 impl HeldBack {
     pub(crate) fn now(snapshot: &Snapshot) -> Result<HeldBack, StoreError> {
-        let accepted = accepted_up_to(snapshot.meta(META_ACCEPTED)?);
+        let accepted = accepted_in(snapshot.meta_row(META_ACCEPTED)?)?;
         let mut held = HeldBack { kinds: BTreeSet::new(), accepted, message: None };
         let mut asked: BTreeMap<Kind, Vec<RecordKey>> = BTreeMap::new();
         for (key, sequence) in snapshot.pending_deletes()? {
@@ -168,8 +196,13 @@ impl HeldBack {
     }
 }
 
-fn accepted_up_to(row: Option<Document>) -> u64 {
-    row.and_then(|row| row.get_i64("sequence").ok()).map_or(0, |sequence| sequence as u64)
+/// Up to which place the operator agrees. Where that cannot be read, to none: it is asked again.
+fn accepted_in(row: Option<Vec<u8>>) -> Result<u64, StoreError> {
+    row.map_or(Ok(0), |row| or_anew(decode_accepted(&row), || 0))
+}
+
+pub(super) fn decode_accepted(row: &[u8]) -> Result<u64, StoreError> {
+    Fields::of(row, "the deletes that were agreed to")?.count("sequence")
 }
 
 fn examples<'a>(keys: impl IntoIterator<Item = &'a RecordKey>) -> String {
@@ -177,8 +210,13 @@ fn examples<'a>(keys: impl IntoIterator<Item = &'a RecordKey>) -> String {
     ids.join(", ")
 }
 
-fn vanished_message(kind: Kind, here: u64, before: u64, keys: &[&RecordKey]) -> String {
-    let earlier = if before > 0 { format!(", {before} more were deleted lately") } else { String::new() };
+/// `before`: how many went lately, if that is known.
+fn vanished_message(kind: Kind, here: u64, before: Option<u64>, keys: &[&RecordKey]) -> String {
+    let earlier = match before {
+        Some(0) => String::new(),
+        Some(before) => format!(", {before} more were deleted lately"),
+        None => ", and how many were deleted lately cannot be read any more".to_owned(),
+    };
     format!(
         "{} of {here} records in {} are gone at the centre (for example {}){earlier}. Nothing has been deleted \
          here. If that is right, run: thalamus-edge sync resume --accept-deletes. If they are to be put back \
@@ -207,7 +245,7 @@ pub(crate) fn accept_deletes(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     if let Some(last) = last {
         tx.set_meta(META_ACCEPTED, Some(&doc! {"sequence": last as i64}))?;
     }
-    if tx.meta(META_DELETED)?.is_some() {
+    if tx.meta_row(META_DELETED)?.is_some() {
         tx.set_meta(META_DELETED, None)?;
     }
     Ok(())
@@ -229,7 +267,7 @@ pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, Sto
         })?;
         count += u64::from(is_back.unwrap_or(false));
     }
-    let accepted = accepted_up_to(tx.meta(META_ACCEPTED)?);
+    let accepted = accepted_in(tx.meta_row(META_ACCEPTED)?)?;
     for (key, sequence) in tx.pending_deletes()? {
         if sequence <= accepted {
             continue;

@@ -56,6 +56,7 @@ impl Round<'_> {
             });
         }
         let mut rest = String::new();
+        rest.extend(self.verified_words().map(|words| format!(" {words}")));
         if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
             rest.push_str(&format!(" {words}"));
         }
@@ -96,6 +97,20 @@ impl Round<'_> {
 
     pub(super) fn without_feed(&self) -> Option<NoFeed> {
         self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
+    }
+
+    /// How far a verification has come that this round did not end; nothing if none is under way. What happened at the
+    /// centre is known all the same.
+    fn verified_words(&self) -> Option<String> {
+        match (self.sweep, self.waiting_sweep) {
+            (Some((Reason::Verify, percent)), _) => Some(format!(
+                "The verification has looked at {percent} % of the centre's records; the next rounds look at the rest."
+            )),
+            (None, Some(Reason::Verify)) => {
+                Some("The verification goes on as soon as large transfers may.".to_owned())
+            }
+            _ => None,
+        }
     }
 
     /// What is said where everything that was edited here has been sent.
@@ -148,7 +163,7 @@ impl Round<'_> {
                     "{percent} % of the centre's records have been looked through; the next round goes on."
                 ));
             }
-            // Everything that happened is known; the pass only makes sure of it.
+            // Everything that happened is known; the pass only makes sure of it. See [`Round::verified_words`].
             Some((Reason::Verify, _)) | None => {}
         }
         let waiting = self.to_read_again();

@@ -9,13 +9,14 @@
 
 use bson::{Bson, Document, doc};
 
+use super::kept_rows::or_anew;
 use super::round::RoundError;
 use super::scan::Reason;
 use super::{content_tidy, former, position, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::domain::audit::Head;
 use crate::flaw::{self, Flaw, planted};
-use crate::store::{Delivered, Snapshot, Store, StoreError, Taken, Tx};
+use crate::store::{Delivered, Fields, Snapshot, Store, StoreError, Taken, Tx};
 
 /// The number of the first lease of every node.
 pub(crate) const FIRST_NUMBER: i64 = 1;
@@ -27,7 +28,7 @@ pub(crate) const META_REVOKED: &str = "revoked";
 
 /// What the store knows about the node's lease.
 #[derive(Debug, Clone)]
-struct Known {
+pub(super) struct Known {
     node: String,
     confirmed: Option<Lease>,
     /// Sent, or about to be; its acknowledgement has not arrived.
@@ -67,25 +68,30 @@ impl Known {
         found.map_or(self.confirmed.is_some(), |found| found.number < self.confirmed_number())
     }
 
-    fn decode(row: &Document) -> Option<Known> {
-        let lease = |field: &str| {
-            let lease = row.get_document(field).ok()?;
-            Some(Lease {
-                number: lease.get_i64("number").ok()?,
-                nonce: lease.get_str("nonce").ok()?.to_owned(),
-            })
+    /// Nothing if the row cannot be read. The node enrols as one whose lease is lost then, as a copied one does: under a new
+    /// id, with all that it holds.
+    fn in_row(row: Option<Vec<u8>>) -> Result<Option<Known>, StoreError> {
+        row.map_or(Ok(None), |row| or_anew(Known::decode(&row).map(Some), || None))
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Known, StoreError> {
+        let row = Fields::of(row, "the lease")?;
+        let lease = |field: &str| -> Result<Option<Lease>, StoreError> {
+            let lease = row.row_if_any(field)?;
+            let decode = |lease: Fields<'_>| {
+                Ok(Lease { number: lease.int64("number")?, nonce: lease.text("nonce")?.to_owned() })
+            };
+            lease.map(decode).transpose()
         };
-        let node = row.get_str("node").ok()?.to_owned();
-        let confirmed = lease("confirmed");
+        let confirmed = lease("confirmed")?;
         // Rows of earlier versions, which had no seals, do not count.
-        let rounds = row.get_i64("rounds").ok().or(confirmed.as_ref().map(|lease| lease.number));
-        let process = row.get_str("process").ok().map(str::to_owned);
-        Some(Known {
-            node,
+        let rounds = row.int64_if_any("rounds")?.or(confirmed.as_ref().map(|lease| lease.number));
+        Ok(Known {
+            node: row.text("node")?.to_owned(),
             confirmed,
-            proposed: lease("proposed"),
-            seal: lease("seal"),
-            process,
+            proposed: lease("proposed")?,
+            seal: lease("seal")?,
+            process: row.text_if_any("process")?.map(str::to_owned),
             rounds: rounds.unwrap_or_default(),
         })
     }
@@ -105,18 +111,17 @@ impl Known {
 
 /// The node's id at the centre, once it has one.
 pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
-    Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
+    Ok(Known::in_row(snapshot.meta_row(META_LEASE)?)?.map(|known| known.node))
 }
 
 /// How many rounds have taken their lease.
 pub(crate) fn rounds(snapshot: &Snapshot) -> Result<i64, StoreError> {
-    let known = snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode);
-    Ok(known.map_or(0, |known| known.rounds))
+    Ok(Known::in_row(snapshot.meta_row(META_LEASE)?)?.map_or(0, |known| known.rounds))
 }
 
 /// [`rounds`] in a write transaction.
 pub(super) fn rounds_in(tx: &Tx<'_>) -> Result<i64, StoreError> {
-    Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map_or(0, |known| known.rounds))
+    Ok(Known::in_row(tx.meta_row(META_LEASE)?)?.map_or(0, |known| known.rounds))
 }
 
 /// Ids that this store had at the centre before it was copied, or set back to an image, and those of its other images.
@@ -143,7 +148,7 @@ fn note_former(tx: &mut Tx<'_>, former: &[String]) -> Result<(), StoreError> {
 
 /// [`node_id`] in a write transaction.
 pub(crate) fn node_id_in(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
-    Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
+    Ok(Known::in_row(tx.meta_row(META_LEASE)?)?.map(|known| known.node))
 }
 
 /// Takes the lease for this round and announces the node; returns its id and the lease.
@@ -219,8 +224,7 @@ async fn propose(store: &Store) -> Result<Known, StoreError> {
     let fresh = Known::fresh();
     store
         .transact(move |tx| -> Result<Known, StoreError> {
-            let row = tx.meta(META_LEASE)?;
-            let mut known = match row.as_ref().and_then(Known::decode) {
+            let mut known = match Known::in_row(tx.meta_row(META_LEASE)?)? {
                 Some(known) => known,
                 // An image of this store that was made before finds its way to the same row.
                 None => match tx.store_id()? {
@@ -259,7 +263,7 @@ pub(crate) async fn seal(
     let (sealed, named) = (held.clone(), announcement.clone());
     let known = store
         .transact(move |tx| -> Result<Option<Known>, StoreError> {
-            let known = tx.meta(META_LEASE)?.as_ref().and_then(Known::decode);
+            let known = Known::in_row(tx.meta_row(META_LEASE)?)?;
             let Some(mut known) = known.filter(|known| known.confirmed.as_ref() == Some(&sealed)) else {
                 return Ok(None);
             };

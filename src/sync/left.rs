@@ -31,6 +31,8 @@ impl Left {
     pub(super) fn now(store: &Store, snapshot: &Snapshot) -> Result<Left, StoreError> {
         let waiting = [
             held_words(snapshot)?,
+            duplicates_words(snapshot.duplicates_count()?),
+            naming_nobody::left_behind_words(&snapshot.left_behind()?),
             nobodys_words(snapshot.nobodys_count()?),
             damaged::counted(&store.damaged_rows()),
         ];
@@ -128,7 +130,7 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
             "{held} records wait for their person or for a decision: see `thalamus-edge sync waiting`."
         )),
     }
-    if snapshot.open_conflicts_count()? > 0 {
+    if snapshot.open_conflicts_count()? > snapshot.standing_questions_count()? {
         words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
     }
     words.extend(OtherIds::known(snapshot)?.words());
@@ -150,8 +152,7 @@ fn noticed_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
     };
     let closed = closed.map(|said| format!("{said}, and stays closed here: see `thalamus-edge user list`."));
     let nobodys = naming_nobody::words(&snapshot.ownerless_counts()?);
-    let left_behind = naming_nobody::left_behind_words(&snapshot.left_behind_counts()?);
-    let words: Vec<String> = [nobodys, left_behind, closed].into_iter().flatten().collect();
+    let words: Vec<String> = [nobodys, closed].into_iter().flatten().collect();
     Ok((!words.is_empty()).then(|| words.join(" ")))
 }
 
@@ -164,6 +165,16 @@ fn held_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
              a decision: see the conflicts."
         )
     }))
+}
+
+/// Accounts that stand at the centre in two spellings; `None` if there are none.
+fn duplicates_words(count: u64) -> Option<String> {
+    (count > 0).then(|| {
+        format!(
+            "Accounts that the centre has in more than one spelling, as two records: {count}. One of the two needs another \
+             account there: see the conflicts."
+        )
+    })
 }
 
 /// Records of the centre whose account nobody has; `None` if none wait for that.

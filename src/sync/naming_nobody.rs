@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::domain::record::Kind;
 use crate::domain::schema::Owner;
+use crate::store::LeftBehind;
+
+/// Most accounts that a sentence names.
+const NAMED_MAX: usize = 3;
 
 /// For people; `None` if there are none.
 pub(super) fn words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
@@ -24,15 +28,24 @@ pub(super) fn words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
     Some(format!("{said}: {}.", places.collect::<Vec<_>>().join(", ")))
 }
 
-/// For people; `None` if there are none.
-pub(super) fn left_behind_words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
+/// For people, with the accounts; `None` if there are none.
+pub(super) fn left_behind_words(all: &[LeftBehind]) -> Option<String> {
+    let counts = LeftBehind::total(all);
     let said = match counts.values().sum() {
         0_u64 => return None,
         1 => "One record is of a person who has been deleted".to_owned(),
         total => format!("{total} records are of people who have been deleted"),
     };
     let places = counts.iter().map(|(kind, count)| format!("{count} in {}", kind.schema().collection));
-    Some(format!("{said}: {}.", places.collect::<Vec<_>>().join(", ")))
+    let mut accounts: Vec<String> = all.iter().take(NAMED_MAX).map(|one| one.account.clone()).collect();
+    if let Some(more @ 1..) = all.len().checked_sub(NAMED_MAX) {
+        accounts.push(format!("{more} more"));
+    }
+    Some(format!(
+        "{said}: {} (of {}). Restore the person from the trash, or delete the records too: see the conflicts.",
+        places.collect::<Vec<_>>().join(", "),
+        accounts.join(", ")
+    ))
 }
 
 #[cfg(test)]
@@ -51,11 +64,26 @@ mod tests {
             many.starts_with("3 records say") && many.ends_with("1 in personal_document (`fedacct`)."),
             "{many}"
         );
-        assert_eq!(left_behind_words(&BTreeMap::new()), None);
-        let one = left_behind_words(&BTreeMap::from([(Kind::Event, 1)]));
-        assert_eq!(one.as_deref(), Some("One record is of a person who has been deleted: 1 in event."));
-        let many = left_behind_words(&BTreeMap::from([(Kind::Page, 2), (Kind::Event, 1)]));
-        let said = "3 records are of people who have been deleted: 2 in pols, 1 in event.";
-        assert_eq!(many.as_deref(), Some(said));
+    }
+
+    #[test]
+    fn records_of_deleted_people_are_said_with_their_accounts() {
+        let of = |account: &str, counts: &[(Kind, u64)]| LeftBehind {
+            account: account.to_owned(),
+            counts: counts.iter().copied().collect(),
+        };
+        assert_eq!(left_behind_words(&[]), None);
+        let remedy = "Restore the person from the trash, or delete the records too: see the conflicts.";
+        let one = left_behind_words(&[of("ANA", &[(Kind::Event, 1)])]).unwrap();
+        assert_eq!(
+            one,
+            format!("One record is of a person who has been deleted: 1 in event (of ANA). {remedy}")
+        );
+        let page = |account| of(account, &[(Kind::Page, 2)]);
+        let many: Vec<_> =
+            ["A", "B", "C"].into_iter().map(page).chain([of("D", &[(Kind::Event, 1)])]).collect();
+        let said =
+            "7 records are of people who have been deleted: 6 in pols, 1 in event (of A, B, C, 1 more).";
+        assert_eq!(left_behind_words(&many).unwrap(), format!("{said} {remedy}"));
     }
 }

@@ -4,7 +4,8 @@
 use bson::{Document, doc};
 
 use super::SyncSettings;
-use crate::store::{Snapshot, StoreError, Tx};
+use super::kept_rows::or_anew;
+use crate::store::{Fields, Snapshot, StoreError, Tx};
 
 /// Exists while the centre is known to have no feed. `bytes`: what was received while everything was read last; `so_far`:
 /// what was received since then by rounds that did not come to the end; `refused`: there is one, and this is the error
@@ -36,12 +37,22 @@ pub(crate) enum Standing {
 impl NoFeed {
     /// Nothing at a centre that has a feed, or that was never reached.
     pub(crate) fn known(snapshot: &Snapshot) -> Result<Option<NoFeed>, StoreError> {
-        Ok(snapshot.meta(META_NO_FEED)?.as_ref().map(NoFeed::decode))
+        NoFeed::in_row(snapshot.meta_row(META_NO_FEED)?)
     }
 
-    fn decode(row: &Document) -> NoFeed {
-        let number = |field| row.get_i64(field).ok().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
-        NoFeed { bytes: number("bytes"), so_far: number("so_far"), refused: row.get_i32(REFUSED).ok() }
+    /// A row that cannot be read says that there is no feed; what reading everything takes is counted anew.
+    fn in_row(row: Option<Vec<u8>>) -> Result<Option<NoFeed>, StoreError> {
+        row.map(|row| or_anew(NoFeed::decode(&row), || NoFeed { bytes: 0, so_far: 0, refused: None }))
+            .transpose()
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<NoFeed, StoreError> {
+        let row = Fields::of(row, "what reading everything takes")?;
+        Ok(NoFeed {
+            bytes: row.count("bytes")?,
+            so_far: row.count("so_far")?,
+            refused: row.int32_if_any(REFUSED)?,
+        })
     }
 
     fn encode(self) -> Document {
@@ -105,7 +116,7 @@ impl NoFeed {
 
 /// Notes whether the centre has a feed.
 pub(crate) fn note(tx: &mut Tx<'_>, standing: Standing) -> Result<(), StoreError> {
-    let known = tx.meta(META_NO_FEED)?.as_ref().map(NoFeed::decode);
+    let known = NoFeed::in_row(tx.meta_row(META_NO_FEED)?)?;
     let refused = match standing {
         Standing::Told if known.is_none() => return Ok(()),
         Standing::Told => return tx.set_meta(META_NO_FEED, None),
@@ -122,7 +133,7 @@ pub(crate) fn note(tx: &mut Tx<'_>, standing: Standing) -> Result<(), StoreError
 
 /// Counts what a round has received while it read everything, or the next part of it.
 pub(crate) fn count(tx: &mut Tx<'_>, received: u64, is_end: bool) -> Result<(), StoreError> {
-    let Some(known) = tx.meta(META_NO_FEED)?.as_ref().map(NoFeed::decode) else {
+    let Some(known) = NoFeed::in_row(tx.meta_row(META_NO_FEED)?)? else {
         return Ok(());
     };
     let counted = known.after(received, is_end);

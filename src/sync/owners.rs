@@ -15,11 +15,14 @@ use super::doubt::is_not_meant;
 use super::people_first::is_looking_at_people;
 use super::round::{Round, RoundError};
 use super::step;
+use super::undecided::why_nobody_stands;
 use crate::central::Central;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
-use crate::store::{Reread, Snapshot, StoreError, WaitReason, Waiting, identity_in, identity_row};
+use crate::store::{
+    Reread, Snapshot, StoreError, Tx, WaitReason, Waiting, identity_in, identity_row, unless_damaged,
+};
 
 /// A person as this node believes them to stand at the centre: the fields by which people are told apart.
 struct Believed {
@@ -73,8 +76,8 @@ struct Accounts {
     accounts: BTreeMap<String, Account>,
     /// The records of which a damaged row, or a sweep that has not come to the people, does not let it be said.
     unclear: BTreeSet<RecordKey>,
-    /// Those among them that wait for the sweep.
-    unseen: Vec<Waiting>,
+    /// Those among them that wait for the sweep, each with its account.
+    unseen: Vec<(RecordKey, String)>,
 }
 
 /// Looks who has the accounts of these records, as far as it is known here.
@@ -93,8 +96,7 @@ fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<Accounts, Stor
         for (name, account) in accounts.iter().filter(|(_, account)| account.people.is_empty()) {
             let records = account.known.iter().chain(&account.new);
             unclear.extend(records.clone().cloned());
-            let why = WaitReason::Unknown;
-            unseen.extend(records.map(|key| Waiting { key: key.clone(), account: name.clone(), why }));
+            unseen.extend(records.map(|key| (key.clone(), name.clone())));
         }
     }
     accounts.retain(|_, account| !account.people.is_empty());
@@ -168,6 +170,13 @@ fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreEr
     Ok(people)
 }
 
+/// Notes that a record waits, and why its person does not stand at the centre.
+fn note_unseen(tx: &mut Tx<'_>, key: &RecordKey, account: &str) -> Result<(), StoreError> {
+    // Where a damaged row does not let it be said, nobody is known to have the account.
+    let why = unless_damaged(why_nobody_stands(tx, account))?.flatten().unwrap_or(WaitReason::Unknown);
+    tx.put_waiting(&Waiting { key: key.clone(), account: account.to_owned(), why })
+}
+
 impl Round<'_> {
     /// Takes the records out of `keys` whose person the centre does not have as this node knows them. Returns what may
     /// be sent, and what may not yet.
@@ -183,7 +192,9 @@ impl Round<'_> {
         if !unseen.is_empty() {
             // Staff see that they wait.
             self.store
-                .transact(move |tx| unseen.iter().try_for_each(|waiting| tx.put_waiting(waiting)))
+                .transact(move |tx| {
+                    unseen.iter().try_for_each(|(key, account)| note_unseen(tx, key, account))
+                })
                 .await?;
         }
         // They wait until the row is healed, or a sweep has come to the people; nothing that is done now helps.

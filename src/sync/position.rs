@@ -6,12 +6,13 @@
 
 use bson::{Document, doc};
 
+use super::kept_rows::or_anew;
 use super::no_feed::{self, Standing};
 use super::round::{Round, RoundError};
 use super::scan::{self, Reason};
 use crate::central::{CentralError, Token};
 use crate::flaw::{Flaw, planted};
-use crate::store::{StoreError, Tx};
+use crate::store::{Fields, StoreError, Tx};
 
 /// Rounds in a row in which the feed did not get on at all before it is given up.
 const STALLED_ROUNDS_MAX: i32 = 3;
@@ -22,6 +23,9 @@ const STALLED: &str = "stalled";
 /// The centre refuses the feed: everything is read instead.
 const REFUSED: &str = "refused";
 const TOKEN: &str = "token";
+/// The position that goes with a seal on its way, and with the last one that the centre has.
+const SEALING: &str = "sealing";
+const SEALED: &str = "sealed";
 
 impl Round<'_> {
     pub(super) fn saved_token(&self) -> Result<Option<Token>, StoreError> {
@@ -108,6 +112,30 @@ impl Round<'_> {
     }
 }
 
+/// Whether the row of the feed can be read.
+pub(super) fn check(row: &[u8]) -> Result<(), StoreError> {
+    let row = Fields::of(row, "the position in the change feed")?;
+    for token in [TOKEN, SEALING, SEALED] {
+        row.document_if_any(token)?;
+    }
+    row.int32_if_any(STALLED)?;
+    row.flag_if_any(REFUSED)?;
+    Ok(())
+}
+
+/// A position that cannot be read is given up when a round begins, with all that goes with it: everything is read, and a new
+/// position is asked for.
+pub(super) fn mend(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let Some(row) = tx.meta_row(META_FEED)? else {
+        return Ok(());
+    };
+    if or_anew(check(&row).map(Some), || None)?.is_some() {
+        return Ok(());
+    }
+    let is_first = tx.meta_row(scan::META_EVER_SWEPT)?.is_none();
+    lose_history(tx, if is_first { Reason::First } else { Reason::Lost })
+}
+
 /// A position means nothing any more, and neither do writes whose echo was to come behind it.
 pub(super) fn forget_position(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     if tx.meta(META_FEED)?.is_some() {
@@ -121,11 +149,11 @@ pub(crate) fn begin_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let Some(mut row) = tx.meta(META_FEED)? else {
         return Ok(());
     };
-    let token = row.get("token").cloned();
-    if row.get("sealing") == token.as_ref() {
+    let token = row.get(TOKEN).cloned();
+    if row.get(SEALING) == token.as_ref() {
         return Ok(());
     }
-    row.extend(token.map(|token| ("sealing".to_owned(), token)));
+    row.extend(token.map(|token| (SEALING.to_owned(), token)));
     tx.set_meta(META_FEED, Some(&row))
 }
 
@@ -134,9 +162,9 @@ pub(crate) fn complete_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let Some(mut row) = tx.meta(META_FEED)? else {
         return Ok(());
     };
-    match row.remove("sealing") {
-        Some(sealed) if row.get("sealed") != Some(&sealed) => {
-            row.insert("sealed", sealed);
+    match row.remove(SEALING) {
+        Some(sealed) if row.get(SEALED) != Some(&sealed) => {
+            row.insert(SEALED, sealed);
             tx.set_meta(META_FEED, Some(&row))
         }
         _ => Ok(()),
@@ -148,9 +176,9 @@ pub(crate) fn return_to_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let Some(mut row) = tx.meta(META_FEED)? else {
         return Ok(());
     };
-    match row.remove("sealed") {
+    match row.remove(SEALED) {
         Some(sealed) => {
-            row = doc! {"token": sealed.clone(), "sealed": sealed};
+            row = doc! {TOKEN: sealed.clone(), SEALED: sealed};
             tx.set_meta(META_FEED, Some(&row))
         }
         None => lose_history(tx, Reason::Lost),
@@ -162,8 +190,8 @@ pub(super) fn save_token(tx: &mut Tx<'_>, token: Option<&Token>) -> Result<(), S
         return Ok(());
     };
     let mut row: Document = tx.meta(META_FEED)?.unwrap_or_default();
-    if row.get_document("token").ok() != Some(token) {
-        row.insert("token", token);
+    if row.get_document(TOKEN).ok() != Some(token) {
+        row.insert(TOKEN, token);
         row.remove(STALLED);
         row.remove(REFUSED);
         tx.set_meta(META_FEED, Some(&row))?;

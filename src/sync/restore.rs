@@ -7,6 +7,7 @@
 
 use bson::{Bson, Document, doc};
 
+use super::kept_rows::or_anew;
 use super::people_first::ask_for_people;
 use super::round::{Round, RoundError};
 use crate::central::{Central, Lease};
@@ -18,7 +19,7 @@ use crate::domain::record::{Kind, RecordKey};
 use crate::domain::same_meaning::same_edit_option;
 use crate::domain::schema::Owner;
 use crate::domain::value::{same_document, same_option};
-use crate::store::{Base, Reread, Snapshot, Store, StoreError, Tx};
+use crate::store::{Base, Fields, Reread, Snapshot, Store, StoreError, Tx};
 
 /// What an older centre was found to hold, and how far the answer to it has come.
 const META_OLDER_CENTRE: &str = "older_centre";
@@ -41,15 +42,25 @@ impl OlderCentre {
 
     /// The one that was found last.
     pub(super) fn noted(snapshot: &Snapshot) -> Result<Option<OlderCentre>, StoreError> {
-        Ok(snapshot.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode))
+        // The operator is asked anew.
+        OlderCentre::in_row(snapshot.meta_row(META_OLDER_CENTRE)?, || None)
     }
 
-    fn decode(row: &Document) -> OlderCentre {
-        OlderCentre {
-            there: row.get_i64("there").ok(),
-            is_agreed: row.get_bool("agreed").unwrap_or(false),
-            is_sent: row.get_bool("sent").unwrap_or(false),
-        }
+    /// `unknown` stands for a row that cannot be read.
+    fn in_row(
+        row: Option<Vec<u8>>,
+        unknown: impl FnOnce() -> Option<OlderCentre>,
+    ) -> Result<Option<OlderCentre>, StoreError> {
+        row.map_or(Ok(None), |row| or_anew(OlderCentre::decode(&row).map(Some), unknown))
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<OlderCentre, StoreError> {
+        let row = Fields::of(row, "what an older centre was found to hold")?;
+        Ok(OlderCentre {
+            there: row.int64_if_any("there")?,
+            is_agreed: row.flag("agreed")?,
+            is_sent: row.flag("sent")?,
+        })
     }
 
     fn encode(&self) -> Document {
@@ -112,7 +123,7 @@ fn halt_message(snapshot: &Snapshot, here: i64, older: &OlderCentre) -> Result<S
 
 /// The operator agrees to go on from what the centre holds. Returns whether there was anything to agree to.
 pub(super) fn agree(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-    let Some(mut older) = tx.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode) else {
+    let Some(mut older) = OlderCentre::in_row(tx.meta_row(META_OLDER_CENTRE)?, || None)? else {
         return Ok(false);
     };
     older.is_agreed = true;
@@ -132,8 +143,11 @@ pub(super) fn settle_copied(tx: &mut Tx<'_>) -> Result<Option<i64>, StoreError> 
     Ok(answered(tx)?.map(|older| older.lease()))
 }
 
+/// The question that was open. Of one that cannot be read it is taken that the centre held nothing and that the answer was
+/// sent: both sides are brought together once too often then, and never once too little.
 fn answered(tx: &mut Tx<'_>) -> Result<Option<OlderCentre>, StoreError> {
-    let older = tx.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode);
+    let unknown = || Some(OlderCentre { there: None, is_agreed: true, is_sent: true });
+    let older = OlderCentre::in_row(tx.meta_row(META_OLDER_CENTRE)?, unknown)?;
     if older.is_some() {
         tx.set_meta(META_OLDER_CENTRE, None)?;
     }

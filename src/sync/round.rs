@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
 use super::scan::{self, Reason};
-use super::{SyncSettings, lease, step};
+use super::{SyncSettings, lease, position, step};
 use crate::central::{Central, CentralError, Feed, Lease};
 use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
@@ -243,7 +243,7 @@ impl<'a> Round<'a> {
         };
         let read = healed.map_err(RoundError::from).and(read);
         self.is_swept = read.is_ok() && self.has_swept();
-        if read.is_ok() {
+        if self.is_swept {
             self.end_holds().await?;
         }
         match self.send(central, &node).await {
@@ -341,6 +341,7 @@ impl<'a> Round<'a> {
                 // No read of an earlier round is on its way any more.
                 tx.forget_touched();
                 scan::mend_position(tx)?;
+                position::mend(tx)?;
                 // What an older version could not send, this one may be able to.
                 let version = doc! {"version": env!("CARGO_PKG_VERSION")};
                 if tx.meta(META_VERSION)?.as_ref() != Some(&version) {

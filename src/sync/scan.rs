@@ -17,6 +17,7 @@ use super::people_first::PeopleThere;
 use super::pull::{take_document, take_unreadable};
 use super::put_back::note_older;
 use super::round::{Round, RoundError, Tally};
+use super::scan_sizes::Sizes;
 use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::json::weight;
@@ -276,8 +277,9 @@ impl Round<'_> {
         };
         central.scan(at.kind, at.after.as_deref(), &large).await?;
         let large: BTreeSet<String> = large.into_iter().collect();
+        let mut sizes = Sizes::default();
         loop {
-            let batch = match self.scan_batch(central).await {
+            let batch = match self.scan_batch(central, &mut sizes).await {
                 Ok(batch) => batch,
                 Err(error) => {
                     at.is_careful = true;
@@ -357,11 +359,18 @@ impl Round<'_> {
             || self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
     }
 
-    /// The next documents; how many are asked for follows the link.
-    async fn scan_batch(&mut self, central: &mut dyn Central) -> Result<Vec<Fetched>, CentralError> {
+    /// The next documents; how many are asked for follows the link, and what this round may still look through.
+    async fn scan_batch(
+        &mut self,
+        central: &mut dyn Central,
+        sizes: &mut Sizes,
+    ) -> Result<Vec<Fetched>, CentralError> {
+        let received = self.received_by_scan(&*central);
+        let max = sizes.next(received, self.allowance.scan_bytes.saturating_sub(received));
         let started = tokio::time::Instant::now();
-        let result = central.scan_next(self.batch_documents).await;
+        let result = central.scan_next(self.batch_documents.min(max)).await;
         self.fit_reads(result.is_ok(), started.elapsed());
+        sizes.note_batch(result.as_ref().map_or(0, Vec::len));
         result
     }
 

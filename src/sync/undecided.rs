@@ -311,14 +311,22 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
     if tx.is_shared(&account)? {
         return Ok(because(WaitReason::Shared, &account));
     }
+    match why_nobody_stands(tx, &account)? {
+        Some(why) if !planted(Flaw::PersonNotAwaited) => Ok(because(why, &account)),
+        _ => Ok(None),
+    }
+}
+
+/// Why no person of this account stands at the centre as this node knows it, if none does.
+pub(super) fn why_nobody_stands(tx: &Tx<'_>, account: &str) -> Result<Option<WaitReason>, StoreError> {
     let mut why = WaitReason::Unknown;
-    for id in tx.spellings(&account)? {
+    for id in tx.spellings(account)? {
         match absence(tx, &RecordKey::new(Kind::Person, id))? {
             None => return Ok(None),
             Some(reason) => why = reason,
         }
     }
-    if planted(Flaw::PersonNotAwaited) { Ok(None) } else { Ok(because(why, &account)) }
+    Ok(Some(why))
 }
 
 /// Why a person does not stand at the centre as this node knows it, if they do not.
@@ -334,6 +342,8 @@ pub(super) fn absence(tx: &Tx<'_>, person: &RecordKey) -> Result<Option<WaitReas
         None => None,
         Some(base) if base.is_at_centre() || tx.has_landed(person)? => None,
         Some(_) if tx.is_dead(person)? => Some(WaitReason::Refused),
+        // Noted when the person was to be sent; until the person is, nothing else is noted.
+        Some(_) if tx.is_noted_as_unread(person)? => Some(WaitReason::Unread),
         Some(_) => Some(WaitReason::Unsent),
     })
 }

@@ -41,7 +41,9 @@ class Operator:
     def open_conflicts(self):
         answer = self.world.guess(lambda: self.node.call("GET", "/sync/conflicts?status=open"))
         rows = answer.body if answer and answer.status == 200 and isinstance(answer.body, list) else []
-        return sorted((row for row in rows if row.get("status") == "open" and row.get("type") != "duplicate"),
+        # These end with the records, and are decided by nobody.
+        standing = ("duplicate", "left_behind")
+        return sorted((row for row in rows if row.get("status") == "open" and row.get("type") not in standing),
                       key=lambda row: (row["collection"], str(row.get("record")), row["id"]))
 
     def decide_one(self):

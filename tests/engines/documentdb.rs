@@ -39,7 +39,7 @@ fn measures_anything(command: &Document) -> bool {
 }
 
 /// The profile of the engine.
-fn documentdb() -> Vec<Rule> {
+pub(super) fn documentdb() -> Vec<Rule> {
     let version: fn(&mut Document) = |reply| {
         reply.insert("maxWireVersion", 21);
         for absent in ["setName", "hosts", "me", "primary", "topologyVersion", "setVersion", "electionId"] {

@@ -10,7 +10,7 @@ use thalamus_edge::sync::conflicts::Decision;
 use thalamus_edge::sync::identity::Verdict;
 
 use super::support::sim::{Fault, Sim};
-use super::{ACCT, Clinic, ana, beatriz, clerk, key, page, with};
+use super::{ACCT, Arc, Clinic, Hub, Reconciler, SyncSettings, ana, beatriz, clerk, key, page, with};
 
 // -------------------------------------------------------------------------------------------- who is held
 
@@ -599,9 +599,9 @@ async fn edits_made_while_held_go_with_their_person() {
     assert_eq!(owners, [Some("NEW01".to_owned())]);
 }
 
-/// Whoever is corrected here need not be read from the centre once more for the hold to end.
+/// A person who is corrected here ends the hold once everything is read: what waits may be gone at the centre by now.
 #[tokio::test]
-async fn a_correction_here_needs_no_news_from_the_centre() {
+async fn a_correction_here_waits_for_the_news_of_what_waits() {
     let clinic = Clinic::with_hold().await;
     clinic.there(Page, page("theirs", ACCT, "theirs"));
     clinic.round().await;
@@ -611,10 +611,12 @@ async fn a_correction_here_needs_no_news_from_the_centre() {
     let hurried = Clinic::with(clinic.store.clone(), &sim, Duration::from_millis(500));
     hurried.edit(Person, beatriz()).await;
     let report = hurried.sync.round().await;
-    assert_eq!((report.outcome, hurried.holds()), (Outcome::Partial, 0), "{report:?}");
-    assert_eq!(hurried.here(Page, "theirs"), Some(page("theirs", ACCT, "theirs")));
+    assert_eq!((report.outcome, hurried.holds()), (Outcome::Partial, 1), "{report:?}");
+    assert_eq!(hurried.here(Page, "theirs"), None);
     sim.state().scan_delay = Duration::ZERO;
     clinic.assert_settled().await;
+    assert_eq!(clinic.holds(), 0);
+    assert_eq!(clinic.here(Page, "theirs"), Some(page("theirs", ACCT, "theirs")));
 }
 
 /// The centre's version of the moment counts, however often it changes.
@@ -715,4 +717,34 @@ async fn a_hold_is_shown_to_the_federation() {
     clinic.there(Person, with(beatriz(), doc! {"password": "$2b$04$theirs"}));
     clinic.round().await;
     assert_eq!((clinic.holds(), row(&clinic).get_str("status").unwrap()), (1, "open"));
+}
+
+/// A reading that was cut has not come to the news of what waits: nothing is taken from there before it has.
+#[tokio::test]
+async fn a_reading_that_was_cut_ends_no_hold() {
+    const PIECE: u64 = 20;
+    let clinic = Clinic::with_hold().await;
+    clinic.there(Page, page("p1", ACCT, "of Beatriz"));
+    clinic.round().await;
+    assert!(clinic.held(Page, "p1").is_some());
+    // The centre is mended: Ana has the account there, and what was Beatriz' is gone.
+    clinic.there(Person, ana());
+    clinic.sim.remove(Page, "p1");
+    for n in 0..5 * PIECE {
+        clinic.there(Person, doc! {"_id": format!("P{n:04}"), "name": "x"});
+    }
+    clinic.sim.state().line_bytes_per_document = 1_000;
+    let hub: Arc<dyn Hub> = Arc::new(clinic.sim.clone());
+    let settings = SyncSettings { scan_bytes_per_round: PIECE * 1_000, ..SyncSettings::default() };
+    let in_pieces = Reconciler::new(clinic.store.clone(), Some(hub), settings);
+    let mut cut = 0;
+    while in_pieces.round().await.outcome == Outcome::Partial {
+        assert_eq!(clinic.holds(), 1, "after {cut} rounds");
+        assert_eq!(clinic.book(ACCT), [""; 0]);
+        cut += 1;
+        assert!(cut < 30);
+    }
+    assert!(cut > 2, "{cut}");
+    assert_eq!(clinic.holds(), 0);
+    assert_eq!((clinic.book(ACCT), clinic.held(Page, "p1")), (Vec::new(), None));
 }

@@ -66,7 +66,7 @@ fn assert_waits(node: &Node, sim: &Sim, report: &Report) {
     assert_eq!(sim.get(Kind::Person, ACCT), None, "{report:?}");
     assert_eq!(sim.get(Kind::Page, "a1"), None, "{report:?}");
     assert_eq!(waits_for(node, Kind::Person, ACCT), Some(WaitReason::Unread));
-    assert!(waits_for(node, Kind::Page, "a1").is_some());
+    assert_eq!(waits_for(node, Kind::Page, "a1"), Some(WaitReason::Unread), "why her page waits");
     let status = node.sync.status().unwrap();
     assert!(report.message.contains(SAID) && status.message.contains(SAID), "{report:?} {status:?}");
     assert!(status.waiting >= 2, "{status:?}");

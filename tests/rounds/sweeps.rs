@@ -46,3 +46,59 @@ async fn a_position_that_cannot_be_read_is_no_end_of_the_sweep() {
         assert_eq!(node.store.read().unwrap().meta("scan").unwrap(), None);
     }
 }
+
+/// However large the documents are, a round goes beyond its limit by one of them at most; and it is said how far a
+/// verification has come.
+#[tokio::test]
+async fn a_piece_ends_where_the_limit_is() {
+    const LIMIT: u64 = 65_536;
+    const DOCUMENT: u64 = 20_000;
+    let sim = Sim::with_history();
+    for n in 0..30 {
+        sim.put(Kind::Person, person(&format!("P{n:04}"), "old"));
+    }
+    sim.state().line_bytes_per_document = DOCUMENT;
+    let settings = SyncSettings { scan_bytes_per_round: LIMIT, ..SyncSettings::default() };
+    let store = Store::in_memory(OPTIONS).unwrap();
+    let hub: Arc<dyn Hub> = Arc::new(sim.clone());
+    let node = Node { sync: Reconciler::new(store.clone(), Some(hub), settings), store };
+    let mut rounds = 0;
+    loop {
+        let report = node.sync.round().await;
+        assert!(report.bytes_received <= LIMIT + DOCUMENT, "{report:?}");
+        if report.outcome == Outcome::Complete {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds < 30);
+    }
+    assert!(rounds > 5);
+    node.sync.ask_for_verification().await.unwrap();
+    let report = node.sync.round().await;
+    assert_eq!(report.outcome, Outcome::Complete, "{report:?}");
+    let said = "% of the centre's records; the next rounds look at the rest.";
+    assert!(report.message.contains(said), "{report:?}");
+    assert!(node.sync.status().unwrap().message.contains(said));
+    for _ in 0..30 {
+        node.sync.round().await;
+    }
+    let report = node.sync.round().await;
+    assert_eq!(report.message, "Everything is up to date with the centre.");
+}
+
+#[tokio::test]
+async fn a_piece_ends_where_the_budget_is() {
+    const DOCUMENT: u64 = 20_000;
+    let sim = Sim::default();
+    for n in 0..30 {
+        sim.put(Kind::Person, person(&format!("P{n:04}"), "old"));
+    }
+    sim.state().line_bytes_per_document = DOCUMENT;
+    let settings = SyncSettings { budget_bytes_per_day: 200_000, ..SyncSettings::default() };
+    let store = Store::in_memory(OPTIONS).unwrap();
+    let hub: Arc<dyn Hub> = Arc::new(sim.clone());
+    let node = Node { sync: Reconciler::new(store.clone(), Some(hub), settings), store };
+    let report = node.sync.round().await;
+    assert_eq!(report.outcome, Outcome::Partial, "{report:?}");
+    assert!(report.bytes_received <= 150_000 + DOCUMENT, "three quarters: {report:?}");
+}

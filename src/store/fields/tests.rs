@@ -3,6 +3,7 @@
 use bson::{Bson, Document, doc};
 
 use super::Fields;
+use super::table::Codec;
 use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 use crate::store::StoreError;
@@ -21,27 +22,6 @@ use crate::store::trash::{TrashRow, TrashSummary};
 use crate::store::trash_age::TrashAge;
 use crate::store::undecided::{Undecided, Waiting};
 use crate::store::whose::forgotten_in;
-
-/// A row with all of its fields, and how it is read.
-struct Codec {
-    name: &'static str,
-    row: Document,
-    /// Fields that a whole row may lack: earlier versions did not write them, or there was nothing to say.
-    may_lack: &'static [&'static str],
-    /// Fields whose values may be of any type: they are people's.
-    any_type: &'static [&'static str],
-    /// Fields that hold one of a few words.
-    words: &'static [&'static str],
-    /// Fields that hold numbers from 0 on.
-    counts: &'static [&'static str],
-    decode: fn(&[u8]) -> Result<(), StoreError>,
-}
-
-impl Codec {
-    fn new(name: &'static str, row: Document, decode: fn(&[u8]) -> Result<(), StoreError>) -> Codec {
-        Codec { name, row, may_lack: &[], any_type: &[], words: &[], counts: &[], decode }
-    }
-}
 
 fn page() -> RecordKey {
     RecordKey::new(Kind::Page, "p1")
@@ -347,40 +327,7 @@ fn codecs() -> Vec<Codec> {
 
 #[test]
 fn a_field_that_cannot_be_read_makes_its_row_damaged() {
-    for Codec { name, row, may_lack, any_type, words, counts, decode } in codecs() {
-        let read = |row: &Document| decode(&encode(row).unwrap());
-        assert!(read(&row).is_ok(), "{name}: {:?}", read(&row));
-        for field in row.keys() {
-            let mut lacking = row.clone();
-            lacking.remove(field);
-            let is_read = match read(&lacking) {
-                Ok(()) => true,
-                Err(StoreError::Damaged(_)) => false,
-                Err(other) => panic!("{name} without {field}: {other}"),
-            };
-            assert_eq!(is_read, may_lack.contains(&field.as_str()), "{name} without {field}");
-            let mut bad: Vec<Bson> = Vec::new();
-            if !any_type.contains(&field.as_str()) {
-                // No field is a fraction, and none has null for nothing.
-                bad.extend([Bson::from(1.5), Bson::Null]);
-            }
-            if words.contains(&field.as_str()) {
-                bad.extend([Bson::from("unheard-of"), Bson::from("")]);
-            }
-            if counts.contains(&field.as_str()) {
-                bad.push(Bson::from(-1_i64));
-            }
-            for value in bad {
-                let mut other = row.clone();
-                other.insert(field, value);
-                assert!(matches!(read(&other), Err(StoreError::Damaged(_))), "{name}: {other}");
-            }
-        }
-        // And with nothing but what it must have.
-        let must: Document =
-            row.clone().into_iter().filter(|(field, _)| !may_lack.contains(&field.as_str())).collect();
-        assert!(read(&must).is_ok(), "{name}: {must}");
-    }
+    codecs().iter().for_each(Codec::assert_strict);
 }
 
 /// It is the centre's: what cannot be read there says that nothing was delivered.

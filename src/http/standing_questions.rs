@@ -1,0 +1,84 @@
+//! Floor 4. Questions that the records themselves ask, for as long as they do, over HTTP: accounts that two records have, and
+//! people who are gone whose records are here. They are listed with the conflicts. Nothing is decided about them there: whoever
+//! changes the records ends them, on every node.
+
+use serde_json::{Map, Value, json};
+
+use super::Node;
+use super::error::ApiError;
+use super::holds::shown_person;
+use super::records::to_document;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{LeftBehind, Snapshot};
+
+/// What the id of a question begins with; the account follows.
+const DUPLICATE: &str = "duplicate:";
+const LEFT_BEHIND: &str = "left-behind:";
+
+/// All of them, as a list shows them.
+pub(super) fn all(node: &Node, snapshot: &Snapshot) -> Result<Vec<Value>, ApiError> {
+    let mut shown = Vec::new();
+    for (account, ids) in snapshot.duplicates()? {
+        shown.push(shown_duplicate(node, snapshot, &account, &ids)?);
+    }
+    shown.extend(snapshot.left_behind()?.iter().map(shown_left_behind));
+    Ok(shown)
+}
+
+/// The one that this id names, as it is shown; `None` for other ids, and if there is no such question.
+pub(super) fn find(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Option<Value>, ApiError> {
+    if let Some(account) = id.strip_prefix(LEFT_BEHIND) {
+        return Ok(snapshot.left_behind_of(account)?.as_ref().map(shown_left_behind));
+    }
+    let Some(account) = id.strip_prefix(DUPLICATE) else {
+        return Ok(None);
+    };
+    let ids = snapshot.spellings(account)?;
+    if ids.len() < 2 {
+        return Ok(None);
+    }
+    shown_duplicate(node, snapshot, &Kind::Person.schema().canonical_id(account), &ids).map(Some)
+}
+
+/// What ends it, said to who tries to decide it.
+pub(super) fn remedy(shown: &Value) -> &'static str {
+    match shown["type"].as_str() {
+        Some("left_behind") => "Restore the person from the trash, or delete the records too",
+        _ => "Both records are at the centre: correct or delete one of them",
+    }
+}
+
+fn shown_duplicate(
+    node: &Node,
+    snapshot: &Snapshot,
+    account: &str,
+    ids: &[String],
+) -> Result<Value, ApiError> {
+    let mut people = Vec::new();
+    for id in ids {
+        if let Some(record) = snapshot.record(&RecordKey::new(Kind::Person, id.as_str()))? {
+            people.push(shown_person(node, &to_document(&record.document)?));
+        }
+    }
+    let mut shown = shown(DUPLICATE, "duplicate", account);
+    shown["records"] = people.into();
+    Ok(shown)
+}
+
+fn shown_left_behind(left: &LeftBehind) -> Value {
+    let counts = left.counts.iter().map(|(kind, count)| (kind.schema().collection.to_owned(), json!(count)));
+    let mut shown = shown(LEFT_BEHIND, "left_behind", &left.account);
+    shown["counts"] = counts.collect::<Map<_, _>>().into();
+    shown
+}
+
+fn shown(prefix: &str, name: &str, account: &str) -> Value {
+    json!({
+        "id": format!("{prefix}{account}"),
+        "type": name,
+        "collection": Kind::Person.schema().collection,
+        "record": account,
+        "path": [],
+        "status": "open",
+    })
+}
