@@ -190,6 +190,26 @@ async fn a_record_has_so_many_values_and_one_of_the_centre_may_have_more() {
     patch(json!({"rows": []})).await.is(200, &["update institution/many"]);
 }
 
+/// Readers of large records hold up nobody who asks for little.
+#[tokio::test]
+async fn what_takes_little_does_not_wait_for_what_takes_much() {
+    let node = TestNode::with_people().await;
+    node.from_centre(Kind::Institution, doc! {"_id": "big", "x": "x".repeat(9_000_000)}).await;
+    let large = thalamus_edge::http::all_large_work().expect("nobody has any");
+    let mut waits = std::pin::pin!(node.get("/institutions/big").by("DOC003").send());
+    assert!((&mut waits).now_or_never().is_none());
+    for path in ["/pols/ANA001", "/people", "/users", "/trash", "/people/ANA001"] {
+        let answer = node.get(path).by("ROOT004").send();
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
+        answer.unwrap_or_else(|_| panic!("{path} waits")).is(200, NOTHING);
+    }
+    let patch = node.patch("/people/ANA001", json!({"note": "small"})).by("ROOT004").send();
+    let patch = tokio::time::timeout(Duration::from_secs(5), patch).await.expect("a small write waits");
+    patch.is(200, &["update people/ANA001"]);
+    drop(large);
+    waits.await.is(200, NOTHING);
+}
+
 /// Signs that JSON writes as escapes make a text six times as long as the record.
 #[tokio::test]
 async fn a_large_record_is_served_whatever_its_text_takes() {
