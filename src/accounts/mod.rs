@@ -344,11 +344,14 @@ impl Accounts {
             });
             let mut known = attempts.lock();
             let counted = flight.counted.take();
-            if matches && is_somebody {
+            let is_right = matches && is_somebody;
+            if is_right {
                 known.verified.insert(credential, clock());
-                if let Some(counted) = counted {
-                    known.throttle.succeeded(&counted, clock());
-                }
+            }
+            match counted {
+                Some(counted) if is_right => known.throttle.succeeded(&counted, clock()),
+                Some(counted) => known.throttle.failed(&counted),
+                None => {}
             }
             known.in_flight.remove(&credential);
             drop(known);

@@ -23,7 +23,7 @@ pub(super) const PAIRS_MAX: usize = 65_536;
 /// Pairs remembered that have succeeded, and for how long; the oldest goes first.
 const KNOWN_MAX: usize = 4096;
 const KNOWN_MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Attempts of a client that failed lately and may be slips of people.
+/// So many attempts of a client that failed lately may be slips of people.
 const SLIPS_MAX: usize = 2;
 /// Failures of a site that weigh as much as one of a client: it may have so many clients at least.
 const SITE_FAILURES: usize = 4;
@@ -216,8 +216,19 @@ impl Throttle {
         if let Some(code) = guess.site.filter(|_| site.is_some()) {
             self.sites.change(&code, |site| site.0.uncount());
         }
+        // Behind one router people fail all day.
+        self.clients.change(&guess.client, |client| client.failed = client.failed.saturating_sub(1));
         self.accounts.change(&guess.account, Shared::uncount);
         self.remember(guess, now);
+    }
+
+    /// The password was wrong.
+    pub(super) fn failed(&mut self, counted: &Counted) {
+        let Counted { guess, .. } = counted;
+        self.clients.change(&guess.client, |client| client.failed += 1);
+        if let Some(site) = guess.site {
+            self.sites.change(&site, |site| site.0.failed += 1);
+        }
     }
 
     /// The pair has logged in.
@@ -231,8 +242,8 @@ impl Throttle {
         if self.known.holds(&guess.pair) {
             return Rank::Known;
         }
-        let of_client = self.clients.get(&guess.client, now).map_or(0, |client| client.count);
-        let of_site = guess.site.and_then(|site| self.sites.get(&site, now)).map_or(0, |site| site.0.count);
+        let of_client = self.clients.get(&guess.client, now).map_or(0, |client| client.failed);
+        let of_site = guess.site.and_then(|site| self.sites.get(&site, now)).map_or(0, |site| site.0.failed);
         match of_client.max(of_site / SITE_FAILURES) {
             failed if failed <= SLIPS_MAX && self.known_clients.holds(&guess.client) => Rank::Known,
             0 => Rank::Fresh,
@@ -381,16 +392,25 @@ mod tests {
         assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Known);
         assert_eq!(throttle.rank(&guess(2, 1), now), Rank::Known, "another name at a client that is known");
         assert_eq!(throttle.rank(&guess(1, 2), now), Rank::Fresh, "the name alone is nothing");
+        let fail = |throttle: &mut Throttle, guess| {
+            let counted = attempt(throttle, guess, now).unwrap();
+            throttle.failed(&counted);
+        };
+        // What is under way is no failure: many may begin to work at once behind one router.
+        for name in 20..25 {
+            attempt(&mut throttle, guess(name, 2), now).unwrap();
+        }
+        assert_eq!(throttle.rank(&guess(9, 2), now), Rank::Fresh);
         for (failed, rank) in [(1, Rank::Slipped), (2, Rank::Slipped), (3, Rank::Failing)] {
-            attempt(&mut throttle, guess(failed, 2), now).unwrap();
+            fail(&mut throttle, guess(failed, 2));
             assert_eq!(throttle.rank(&guess(9, 2), now), rank, "{failed}");
-            attempt(&mut throttle, guess(failed + 10, 1), now).unwrap();
+            fail(&mut throttle, guess(failed + 10, 1));
         }
         assert_eq!(throttle.rank(&guess(2, 1), now), Rank::Failing, "somebody guesses there");
         assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Known, "not those who were let in before");
         let of_site = |made: usize| Guess { site: Some(code(5, 1)), ..guess(made, made) };
         for made in 100..100 + SITE_FAILURES * (SLIPS_MAX + 1) {
-            attempt(&mut throttle, of_site(made), now).unwrap();
+            fail(&mut throttle, of_site(made));
         }
         assert_eq!(
             throttle.rank(&of_site(999), now),

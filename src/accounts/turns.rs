@@ -77,6 +77,8 @@ impl Default for OfSite {
 pub(super) struct Shared {
     allowance: Allowance,
     pub(super) count: usize,
+    /// Of these the ones that turned out to be wrong.
+    pub(super) failed: usize,
     /// When the next attempt may be made.
     next: Option<Instant>,
     /// Who waits for that, the next in front.
