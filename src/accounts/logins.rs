@@ -57,9 +57,9 @@ fn login_of(entry: &Entry) -> Option<(String, AddressPrefix)> {
 mod tests {
     use std::net::IpAddr;
 
-    use super::super::throttle::Rank;
-    use super::super::{AccountsSettings, BCRYPT_COST_MIN};
     use super::*;
+    use crate::accounts::throttle::Rank;
+    use crate::accounts::{AccountsSettings, BCRYPT_COST_MIN};
     use crate::domain::audit::{Event, What};
     use crate::store::{StoreOptions, Tx};
 

@@ -210,18 +210,9 @@ impl Table {
         // Counted once: who they are busy for may be another one when they are looked at again.
         let holders: Vec<_> =
             self.connections.values().map(|connection| (connection.holder(), connection)).collect();
-        let of_most = |is_counted: &dyn Fn(&(AddressPrefix, &Arc<Connection>)) -> bool| {
-            let mut sites: HashMap<AddressPrefix, Vec<&Arc<Connection>>> = HashMap::new();
-            for counted in holders.iter().filter(|counted| is_counted(counted)) {
-                sites.entry(counted.0).or_default().push(counted.1);
-            }
-            let most = sites.values().map(Vec::len).max().unwrap_or_default();
-            let of_most: Vec<_> =
-                sites.into_values().filter(|of_site| of_site.len() == most).flatten().collect();
-            (most, of_most)
-        };
         let idle = |connection: &&Arc<Connection>| Some((connection.idle_since()?, connection.number));
-        let longest = of_most(&|_| true).1.iter().filter_map(idle).min().map(|(_, number)| number);
+        let (_, all) = of_most(holders.iter().copied());
+        let longest = all.iter().filter_map(idle).min().map(|(_, number)| number);
         let busy = || {
             // Whose requests a proxy's new connection is to carry is not known: of somebody who has none, perhaps. It takes
             // no place of a proxy's connection that carries those of several.
@@ -229,11 +220,11 @@ impl Table {
                 true => 1,
                 false => holders.iter().filter(|(holder, _)| *holder == newcomer.site()).count(),
             };
-            let is_of_client = |(holder, connection): &(AddressPrefix, &Arc<Connection>)| {
+            let of_clients = holders.iter().copied().filter(|(holder, connection)| {
                 !(is_proxy && connection.is_proxy && *holder == connection.share.prefix.site())
-            };
-            let (most, of_most) = of_most(&is_of_client);
-            let first = of_most.iter().map(|connection| connection.number).min();
+            });
+            let (most, all) = of_most(of_clients);
+            let first = all.iter().map(|connection| connection.number).min();
             first.filter(|_| most > own.saturating_mul(2))
         };
         let loser = longest.or_else(busy);
@@ -271,6 +262,18 @@ impl Table {
             self.end(number);
         }
     }
+}
+
+/// How many connections the sites have that have most of these, and which they are.
+fn of_most<'a>(
+    connections: impl Iterator<Item = (AddressPrefix, &'a Arc<Connection>)>,
+) -> (usize, Vec<&'a Arc<Connection>>) {
+    let mut sites: HashMap<AddressPrefix, Vec<&Arc<Connection>>> = HashMap::new();
+    for (site, connection) in connections {
+        sites.entry(site).or_default().push(connection);
+    }
+    let most = sites.values().map(Vec::len).max().unwrap_or_default();
+    (most, sites.into_values().filter(|of_site| of_site.len() == most).flatten().collect())
 }
 
 /// Who holds something.
