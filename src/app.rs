@@ -208,6 +208,9 @@ impl App {
         if let Err(error) = self.node.accounts.prepare_costs(&store).await {
             tracing::warn!(%error, "names that nobody has take other times with each start");
         }
+        if let Err(error) = self.node.accounts.remember_logins(&store, now_ms()) {
+            tracing::warn!(%error, "from where people have logged in is not known before they do so again");
+        }
         let _costs = AbortOnDropHandle::new(tokio::spawn(learn_costs(Arc::clone(&self.node))));
         let _given_up =
             AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));

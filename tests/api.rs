@@ -55,6 +55,8 @@ mod methods;
 mod node;
 #[path = "api/offline.rs"]
 mod offline;
+#[path = "api/oracle_routes.rs"]
+mod oracle_routes;
 #[path = "api/oracles.rs"]
 mod oracles;
 #[path = "api/own_password.rs"]

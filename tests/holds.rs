@@ -5,6 +5,8 @@
 
 #[path = "holds/answers.rs"]
 mod answers;
+#[path = "holds/closed.rs"]
+mod closed;
 #[path = "holds/decisions.rs"]
 mod decisions;
 #[path = "holds/gone.rs"]

@@ -6,6 +6,7 @@
 
 mod cache;
 mod costs;
+mod logins;
 mod openings;
 mod pool;
 mod recent;
@@ -42,7 +43,7 @@ pub use sessions::{
 };
 pub use spellings::canonical;
 use spellings::spellings;
-use throttle::{Counted, Guess, Throttle};
+use throttle::{Code, Counted, Guess, Rank, Throttle};
 pub use writes::{
     EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE,
     OTHERS_READS_MAX, OTHERS_READS_PER_MINUTE, OWN_MIB_MAX, OWN_MIB_PER_DAY, OWN_WRITES_MAX,
@@ -290,16 +291,22 @@ impl Accounts {
         }
     }
 
+    /// Who that is for the throttle. `account`: folded.
+    fn guess(&self, account: &str, prefix: AddressPrefix, credential: Code) -> Guess {
+        let client = prefix.to_string();
+        Guess {
+            pair: self.key.mac(&[account.as_bytes(), client.as_bytes()]),
+            client: self.key.mac(&[client.as_bytes()]),
+            site: prefix.site_of_many().map(|site| self.key.mac(&[b"site", &site.octets()])),
+            account: self.key.mac(&[b"", account.as_bytes(), b""]),
+            credential,
+        }
+    }
+
     /// Joins the computation for an equal attempt of the same client, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
         let Attempt { credential, account, principal, passwords, hash } = attempt;
-        let client = AddressPrefix::of(peer).to_string();
-        let guess = Guess {
-            pair: self.key.mac(&[account.as_bytes(), client.as_bytes()]),
-            client: self.key.mac(&[client.as_bytes()]),
-            account: self.key.mac(&[b"", account.as_bytes(), b""]),
-            credential: credential.code(),
-        };
+        let guess = self.guess(&account, AddressPrefix::of(peer), credential.code());
         let clock = self.clock;
         let mut known = self.attempts.lock();
         if let Some(flight) = known.in_flight.get_mut(&credential)
@@ -312,6 +319,7 @@ impl Accounts {
             return Err(LoginError::Busy { retry_after_s });
         }
         let (sender, outcome) = watch::channel(None);
+        let rank = known.throttle.rank(&guess, clock());
         let counted = Some(known.throttle.count(&guess, clock()));
         let mut flight = Flight { attempts: Arc::clone(&self.attempts), credential, sender, counted };
         let is_somebody = principal.is_some();
@@ -336,18 +344,21 @@ impl Accounts {
             });
             let mut known = attempts.lock();
             let counted = flight.counted.take();
-            if matches && is_somebody {
+            let is_right = matches && is_somebody;
+            if is_right {
                 known.verified.insert(credential, clock());
-                if let Some(counted) = counted {
-                    known.throttle.succeeded(&counted, clock());
-                }
+            }
+            match counted {
+                Some(counted) if is_right => known.throttle.succeeded(&counted, clock()),
+                Some(counted) => known.throttle.failed(&counted),
+                None => {}
             }
             known.in_flight.remove(&credential);
             drop(known);
             // Whoever asked may have gone.
             let _ = flight.sender.send(Some(matches));
         };
-        let (queued, unrun) = self.pool.submit(peer, Box::new(job));
+        let (queued, unrun) = self.pool.submit(peer, rank, Box::new(job));
         if queued.is_ok() {
             known.in_flight.insert(credential, InFlight { outcome: outcome.clone(), asked: clock() });
         }
@@ -372,7 +383,8 @@ impl Accounts {
             attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
             let _ = sender.send(bcrypt::hash(password.as_bytes(), cost));
         };
-        let (queued, _unrun) = self.pool.submit(peer, Box::new(job));
+        // Who asks for this is in.
+        let (queued, _unrun) = self.pool.submit(peer, Rank::Known, Box::new(job));
         queued.map_err(|Full { retry_after_s }| HashError::Busy { retry_after_s })?;
         match receiver.await {
             Ok(hash) => hash.map_err(|e| HashError::Failed(e.to_string())),

@@ -1,8 +1,11 @@
 //! Floor 2. The threads that compute bcrypt, and the fair, bounded queue before them.
 //!
 //! Hides which machine is hammering the door: clients ([`AddressPrefix`]) take turns ([`FairQueue`]), so that one of
-//! them can delay a stranger by one computation per thread.
+//! them can delay a stranger by one computation per thread. Clients from which somebody has logged in come before
+//! strangers, and those who have not failed before those who have ([`Rank`]); of four computations one is of a later rank, so
+//! that none waits for ever.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,11 +14,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use super::throttle::Rank;
 use crate::domain::address::AddressPrefix;
 use crate::domain::fair_queue::{Bounds, FairQueue};
 
 /// Computations that wait for one client.
 pub(super) const WAITING_PER_PEER_MAX: usize = 16;
+/// Of so many computations one is of a later rank than the first that waits.
+const LATER_EACH: u64 = 4;
+/// Sites that have one each and wait beside.
+const WAITING_SITES_MAX: usize = 1024;
 /// Computations that wait in all, as long as somebody has more than one.
 pub(super) const WAITING_TOTAL_MAX: usize = 64;
 /// The longest time that a refused caller is asked to wait.
@@ -36,8 +44,86 @@ pub(super) struct Pool {
     threads: usize,
 }
 
+/// What waits, by rank.
+struct Ranks {
+    queues: [FairQueue<Job>; Rank::COUNT],
+    popped: u64,
+}
+
+impl Ranks {
+    fn new() -> Ranks {
+        // The bounds are those of all ranks together.
+        let bounds = Bounds { each: WAITING_PER_PEER_MAX, in_all: usize::MAX };
+        Ranks { queues: std::array::from_fn(|_| FairQueue::new(bounds)), popped: 0 }
+    }
+
+    /// As [`FairQueue::push`], over all ranks: of the site that has most the latest of the last rank makes room.
+    fn push(&mut self, client: AddressPrefix, rank: Rank, job: Job) -> Result<Option<Job>, Job> {
+        let own: usize = self.queues.iter().map(|queue| queue.waiting_of(client)).sum();
+        let waiting = self.waiting_before(Rank::Failing);
+        let mut displaced = None;
+        if own >= WAITING_PER_PEER_MAX || (own > 0 && waiting >= WAITING_TOTAL_MAX) {
+            return Err(job);
+        }
+        if waiting >= WAITING_TOTAL_MAX {
+            let of_site = self.of_sites().get(&client.site()).copied().unwrap_or_default();
+            displaced = self.latest_of_most(of_site);
+            if displaced.is_none() && (waiting >= WAITING_SITES_MAX || of_site > 0) {
+                return Err(job);
+            }
+        }
+        let Some(queue) = self.queues.get_mut(rank as usize) else {
+            return Err(job);
+        };
+        // A site that loses one by its own bound here has as much as there may be, so that nothing was displaced above.
+        queue.push(client, job).map(|of_site| displaced.or(of_site))
+    }
+
+    fn of_sites(&self) -> HashMap<AddressPrefix, usize> {
+        let mut sites = HashMap::new();
+        for (site, waiting) in self.queues.iter().flat_map(FairQueue::of_sites) {
+            *sites.entry(site).or_default() += waiting;
+        }
+        sites
+    }
+
+    /// Takes out the latest of the site that has most, if that is more than one, and more than `of_newcomer` and one.
+    fn latest_of_most(&mut self, of_newcomer: usize) -> Option<Job> {
+        let (site, most) = self.of_sites().into_iter().max_by_key(|(_, waiting)| *waiting)?;
+        if most <= of_newcomer + 1 {
+            return None;
+        }
+        self.queues.iter_mut().rev().find_map(|queue| queue.take_latest_of(site))
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let mut waiting: Vec<_> = self.queues.iter_mut().filter(|queue| queue.waiting() > 0).collect();
+        self.popped = self.popped.wrapping_add(1);
+        let later = waiting.len().saturating_sub(1) as u64;
+        let at = match self.popped % LATER_EACH {
+            // The later ones in turn.
+            0 if later > 0 => 1 + (self.popped / LATER_EACH) % later,
+            _ => 0,
+        };
+        waiting.get_mut(usize::try_from(at).unwrap_or_default())?.pop()
+    }
+
+    /// How many wait in this rank and before it.
+    fn waiting_before(&self, rank: Rank) -> usize {
+        self.queues.iter().take(rank as usize + 1).map(FairQueue::waiting).sum()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.queues.iter().all(FairQueue::is_closed)
+    }
+
+    fn close(&mut self) -> Vec<Job> {
+        self.queues.iter_mut().flat_map(FairQueue::close).collect()
+    }
+}
+
 struct Shared {
-    queue: Mutex<FairQueue<Job>>,
+    queue: Mutex<Ranks>,
     work: Condvar,
     /// How long the last computation took, for telling refused callers when to come back.
     last_job_ms: AtomicU64,
@@ -47,10 +133,7 @@ impl Pool {
     pub(super) fn start(threads: usize) -> io::Result<Pool> {
         let pool = Pool {
             shared: Arc::new(Shared {
-                queue: Mutex::new(FairQueue::new(Bounds {
-                    each: WAITING_PER_PEER_MAX,
-                    in_all: WAITING_TOTAL_MAX,
-                })),
+                queue: Mutex::new(Ranks::new()),
                 work: Condvar::new(),
                 last_job_ms: AtomicU64::new(0),
             }),
@@ -67,10 +150,10 @@ impl Pool {
 
     /// Queues `job` for the client at `peer`. A job that is not going to be run must tell its caller so when
     /// it is dropped: it is given back, because who submits may hold a lock that it needs for that.
-    pub(super) fn submit(&self, peer: IpAddr, job: Job) -> (Result<(), Full>, Option<Job>) {
+    pub(super) fn submit(&self, peer: IpAddr, rank: Rank, job: Job) -> (Result<(), Full>, Option<Job>) {
         let mut queue = self.shared.lock();
-        let pushed = queue.push(AddressPrefix::of(peer), job);
-        let waiting = queue.waiting() as u64;
+        let pushed = queue.push(AddressPrefix::of(peer), rank, job);
+        let waiting = queue.waiting_before(rank) as u64;
         drop(queue);
         match pushed {
             Ok(displaced) => {
@@ -96,7 +179,7 @@ impl Drop for Pool {
 
 impl Shared {
     /// A panic under this lock is impossible to reach half-way through a change, so poison means nothing.
-    fn lock(&self) -> MutexGuard<'_, FairQueue<Job>> {
+    fn lock(&self) -> MutexGuard<'_, Ranks> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,29 +229,32 @@ mod tests {
             started.send(()).unwrap();
             let _ = gated.recv();
         });
-        pool.submit(peer(1), block).0.unwrap();
+        pool.submit(peer(1), Rank::Fresh, block).0.unwrap();
         running.recv_timeout(Duration::from_secs(10)).unwrap();
         for _ in 0..WAITING_PER_PEER_MAX {
-            pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+            pool.submit(peer(1), Rank::Fresh, Box::new(|| {})).0.unwrap();
         }
         let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-        let full = pool.submit(mapped, Box::new(|| {})).0.unwrap_err();
+        let full = pool.submit(mapped, Rank::Fresh, Box::new(|| {})).0.unwrap_err();
         assert!((1..=RETRY_AFTER_S_MAX).contains(&full.retry_after_s));
         let host = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]);
         for last in 0..WAITING_PER_PEER_MAX as u16 {
-            pool.submit(host(last), Box::new(|| {})).0.unwrap();
+            pool.submit(host(last), Rank::Fresh, Box::new(|| {})).0.unwrap();
         }
-        assert!(pool.submit(host(999), Box::new(|| {})).0.is_err(), "one host has the whole /64");
-        pool.submit(peer(2), Box::new(|| {})).0.unwrap();
+        assert!(
+            pool.submit(host(999), Rank::Fresh, Box::new(|| {})).0.is_err(),
+            "one host has the whole /64"
+        );
+        pool.submit(peer(2), Rank::Fresh, Box::new(|| {})).0.unwrap();
         drop(gate);
     }
 
     #[test]
     fn a_panicking_job_does_not_cost_a_thread() {
         let pool = Pool::start(1).unwrap();
-        pool.submit(peer(1), Box::new(|| panic!("expected by this test"))).0.unwrap();
+        pool.submit(peer(1), Rank::Fresh, Box::new(|| panic!("expected by this test"))).0.unwrap();
         let (sender, receiver) = mpsc::channel();
-        pool.submit(peer(1), Box::new(move || sender.send(7).unwrap())).0.unwrap();
+        pool.submit(peer(1), Rank::Fresh, Box::new(move || sender.send(7).unwrap())).0.unwrap();
         assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(7));
     }
 
@@ -182,5 +268,38 @@ mod tests {
             assert!(Instant::now() < deadline, "the threads still run");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn who_has_not_failed_waits_for_few_of_those_who_have() {
+        let pool = Pool::start(1).unwrap();
+        let (gate, gated) = mpsc::channel::<()>();
+        let (started, running) = mpsc::channel();
+        let block: Job = Box::new(move || {
+            started.send(()).unwrap();
+            let _ = gated.recv();
+        });
+        pool.submit(peer(1), Rank::Fresh, block).0.unwrap();
+        running.recv_timeout(Duration::from_secs(10)).unwrap();
+        let (done, order) = mpsc::channel();
+        let submit = |last: u8, rank: Rank| {
+            let done = done.clone();
+            pool.submit(peer(last), rank, Box::new(move || done.send((last, rank)).unwrap())).0.unwrap();
+        };
+        for last in 10..40 {
+            submit(last, Rank::Failing);
+        }
+        for last in 40..60 {
+            submit(last, Rank::Fresh);
+        }
+        submit(60, Rank::Slipped);
+        submit(70, Rank::Known);
+        drop(gate);
+        let order: Vec<_> = (0..52).map(|_| order.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+        let place = |last: u8| order.iter().position(|(other, _)| *other == last).unwrap();
+        assert!(place(70) <= 1, "{order:?}");
+        assert!((40..60).all(|last| place(last) <= 28), "{order:?}");
+        // Nor do the others wait for ever.
+        assert!(place(10) <= 12 && place(60) <= 12, "{order:?}");
     }
 }

@@ -186,7 +186,13 @@ mod tests {
 
     /// One account at one client, with this password.
     fn guess(password: u64) -> Guess {
-        Guess { pair: code(1, 0), client: code(2, 0), account: code(3, 0), credential: code(4, password) }
+        Guess {
+            pair: code(1, 0),
+            client: code(2, 0),
+            site: None,
+            account: code(3, 0),
+            credential: code(4, password),
+        }
     }
 
     /// How many seconds it comes too early, as a login does it.

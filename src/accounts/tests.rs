@@ -51,7 +51,7 @@ fn occupy(accounts: &Accounts) -> mpsc::Sender<()> {
         started.send(()).unwrap();
         let _ = gated.recv();
     };
-    accounts.pool.submit(peer(250), Box::new(block)).0.unwrap();
+    accounts.pool.submit(peer(250), Rank::Fresh, Box::new(block)).0.unwrap();
     running.recv().unwrap();
     gate
 }
@@ -378,7 +378,7 @@ async fn an_attempt_that_was_not_computed_does_not_count() {
     for _ in 0..30 {
         let gate = occupy(&accounts);
         for _ in 0..WAITING_PER_PEER_MAX {
-            accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+            accounts.pool.submit(peer(1), Rank::Fresh, Box::new(|| {})).0.unwrap();
         }
         // No place.
         assert!(matches!(verify("A", b"full").await.unwrap(), Err(LoginError::Busy { .. })));
@@ -386,12 +386,12 @@ async fn an_attempt_that_was_not_computed_does_not_count() {
         drained(&accounts).await;
         let gate = occupy(&accounts);
         for _ in 1..WAITING_PER_PEER_MAX {
-            accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+            accounts.pool.submit(peer(1), Rank::Fresh, Box::new(|| {})).0.unwrap();
         }
         let displaced = verify("A", PASSWORD);
         tokio::task::yield_now().await;
         for other in 0..(WAITING_TOTAL_MAX - WAITING_PER_PEER_MAX + 1) as u8 {
-            accounts.pool.submit(peer(10 + other), Box::new(|| {})).0.unwrap();
+            accounts.pool.submit(peer(10 + other), Rank::Fresh, Box::new(|| {})).0.unwrap();
         }
         assert_eq!(displaced.await.unwrap(), Err(LoginError::Busy { retry_after_s: 1 }));
         drop(gate);
@@ -412,7 +412,7 @@ async fn those_who_are_in_pass_a_full_queue() {
     accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
     let _gate = occupy(&accounts);
     for _ in 0..WAITING_PER_PEER_MAX {
-        accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+        accounts.pool.submit(peer(1), Rank::Fresh, Box::new(|| {})).0.unwrap();
     }
     accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Floor 2. How fast passwords may be guessed: per account name and client, per client over all names, and per account
-//! over all clients.
+//! Floor 2. How fast passwords may be guessed: per account name and client, per client over all names, per site of many
+//! clients, and per account over all clients.
 //!
 //! Nobody is locked out: where many share a ladder, each who has to wait is given a turn ([`super::turns`]), and who comes
 //! back for it gets in, however many others hammer meanwhile. Who has logged in to an account from a client before does not
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::recent::Recent;
 use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
-use super::turns::{Shared, Standing, Step, Taken, wait};
+use super::turns::{OfSite, Shared, Standing, Step, Taken, wait};
 
 /// Attempts of one pair that cost no more than their computation.
 const FREE_ATTEMPTS_MAX: usize = 5;
@@ -23,6 +23,26 @@ pub(super) const PAIRS_MAX: usize = 65_536;
 /// Pairs remembered that have succeeded, and for how long; the oldest goes first.
 const KNOWN_MAX: usize = 4096;
 const KNOWN_MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// So many attempts of a client that failed lately may be slips of people.
+const SLIPS_MAX: usize = 2;
+/// Failures of a site that weigh as much as one of a client: it may have so many clients at least.
+const SITE_FAILURES: usize = 4;
+
+/// Whose password is computed first where many wait. Goes by what is known of the client, and of its pair with the account
+/// where that pair has logged in: a name tells nobody by it whether it is an account's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Has logged in to this account from there, or has logged in from there and hardly failed of late.
+    Known,
+    /// Has not failed of late.
+    Fresh,
+    Slipped,
+    Failing,
+}
+
+impl Rank {
+    pub(super) const COUNT: usize = 4;
+}
 
 /// Stands for a pair of account name and client, a client, or an account name.
 pub(super) type Code = [u8; 32];
@@ -32,6 +52,8 @@ pub(super) type Code = [u8; 32];
 pub(super) struct Guess {
     pub(super) pair: Code,
     pub(super) client: Code,
+    /// Its site, if that has more clients than this one.
+    pub(super) site: Option<Code>,
     pub(super) account: Code,
     /// The pair and what it tries there.
     pub(super) credential: Code,
@@ -41,11 +63,13 @@ pub(super) struct Guess {
 pub(super) struct Throttle {
     pairs: Recent<Tries>,
     clients: Recent<Shared>,
+    sites: Recent<OfSite>,
     accounts: Recent<Shared>,
     /// Pairs that have been told to wait for others.
     waiting: Recent<Waiting>,
-    /// Pairs that have succeeded.
+    /// Pairs that have succeeded, and the clients of such.
     known: Recent<()>,
+    known_clients: Recent<()>,
     repeats: Repeats,
 }
 
@@ -77,6 +101,7 @@ pub(super) struct Counted {
     waiting: Option<Waiting>,
     /// Nothing for a pair that is known there.
     client: Option<Step>,
+    site: Option<Step>,
     account: Step,
 }
 
@@ -85,9 +110,11 @@ impl Default for Throttle {
         Throttle {
             pairs: Recent::new(PAIRS_MAX, MEMORY),
             clients: Recent::new(PAIRS_MAX, MEMORY),
+            sites: Recent::new(PAIRS_MAX, MEMORY),
             accounts: Recent::new(PAIRS_MAX, MEMORY),
             waiting: Recent::new(PAIRS_MAX, MEMORY),
             known: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
+            known_clients: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
             repeats: Repeats::default(),
         }
     }
@@ -137,14 +164,17 @@ impl Throttle {
         let Waiting { since, due, early } = self.waiting.get(&guess.pair, now).copied().unwrap_or_default();
         let since = since.unwrap_or(now);
         let standing = Standing::new(failed, early, since);
-        let turn = |shared: &mut Recent<Shared>, code: &Code| {
-            let shared = shared.get(code, now)?;
+        let turn = |shared: &mut Shared| {
             if has_missed_turn && shared.may_borrow(&guess.pair, now) {
                 return None;
             }
             shared.turn(&guess.pair, standing, now)
         };
-        let until = turn(&mut self.clients, &guess.client).max(turn(&mut self.accounts, &guess.account))?;
+        let at_client = self.clients.get(&guess.client, now).and_then(turn);
+        let at_site =
+            guess.site.and_then(|site| self.sites.get(&site, now)).and_then(|site| turn(&mut site.0));
+        let at_account = self.accounts.get(&guess.account, now).and_then(turn);
+        let until = at_client.max(at_site).max(at_account)?;
         let until = told.unwrap_or(until);
         let early = early.saturating_add(u64::from(due.is_some_and(|due| now < due)));
         *self.waiting.touch(guess.pair, now) = Waiting { since: Some(since), due: Some(until), early };
@@ -169,25 +199,62 @@ impl Throttle {
             false => Some(self.clients.touch(guess.client, now).count(&guess.pair, taken, now)),
             true => None,
         };
+        let site = guess.site.filter(|_| !is_known);
+        let site = site.map(|site| self.sites.touch(site, now).0.count(&guess.pair, taken, now));
         let account = self.accounts.touch(guess.account, now).count(&guess.pair, taken, now);
-        Counted { guess: *guess, at: now, before, turn, visits, waiting, client, account }
+        Counted { guess: *guess, at: now, before, turn, visits, waiting, client, site, account }
     }
 
     /// The password was right. Only its own attempt is taken back from what others share: who has an account of their
     /// own could otherwise begin anew with each login to it.
     pub(super) fn succeeded(&mut self, counted: &Counted, now: Instant) {
-        let Counted { guess, client, .. } = counted;
+        let Counted { guess, client, site, .. } = counted;
         self.pairs.entries.remove(&guess.pair);
         if client.is_some() {
             self.clients.change(&guess.client, Shared::uncount);
         }
+        if let Some(code) = guess.site.filter(|_| site.is_some()) {
+            self.sites.change(&code, |site| site.0.uncount());
+        }
+        // Behind one router people fail all day.
+        self.clients.change(&guess.client, |client| client.failed = client.failed.saturating_sub(1));
         self.accounts.change(&guess.account, Shared::uncount);
+        self.remember(guess, now);
+    }
+
+    /// The password was wrong.
+    pub(super) fn failed(&mut self, counted: &Counted) {
+        let Counted { guess, .. } = counted;
+        self.clients.change(&guess.client, |client| client.failed += 1);
+        if let Some(site) = guess.site {
+            self.sites.change(&site, |site| site.0.failed += 1);
+        }
+    }
+
+    /// The pair has logged in.
+    pub(super) fn remember(&mut self, guess: &Guess, now: Instant) {
         self.known.touch(guess.pair, now);
+        self.known_clients.touch(guess.client, now);
+    }
+
+    /// Where an attempt stands in the queue before it is counted.
+    pub(super) fn rank(&mut self, guess: &Guess, now: Instant) -> Rank {
+        if self.known.holds(&guess.pair) {
+            return Rank::Known;
+        }
+        let of_client = self.clients.get(&guess.client, now).map_or(0, |client| client.failed);
+        let of_site = guess.site.and_then(|site| self.sites.get(&site, now)).map_or(0, |site| site.0.failed);
+        match of_client.max(of_site / SITE_FAILURES) {
+            failed if failed <= SLIPS_MAX && self.known_clients.holds(&guess.client) => Rank::Known,
+            0 => Rank::Fresh,
+            failed if failed <= SLIPS_MAX => Rank::Slipped,
+            _ => Rank::Failing,
+        }
     }
 
     /// The attempt has come to no outcome: the password was not looked at.
     pub(super) fn take_back(&mut self, counted: &Counted) {
-        let Counted { guess, at, before, turn, visits, waiting, client, account } = counted;
+        let Counted { guess, at, before, turn, visits, waiting, client, site, account } = counted;
         if let Some(waiting) = waiting.filter(|_| !self.waiting.holds(&guess.pair)) {
             *self.waiting.touch(guess.pair, *at) = waiting;
         }
@@ -208,6 +275,9 @@ impl Throttle {
         if let Some(step) = client {
             self.clients.change(&guess.client, |shared| shared.take_back(&guess.pair, *step));
         }
+        if let (Some(code), Some(step)) = (guess.site, site) {
+            self.sites.change(&code, |site| site.0.take_back(&guess.pair, *step));
+        }
         self.accounts.change(&guess.account, |shared| shared.take_back(&guess.pair, *account));
     }
 }
@@ -217,7 +287,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::accounts::turns::{FREE_SHARED_MAX, SHARED_WAITS_S};
+    use crate::accounts::turns::{FREE_SHARED_MAX, FREE_SITE_MAX, SHARED_WAITS_S};
 
     fn code(kind: u8, number: usize) -> Code {
         let mut bytes = [kind; 32];
@@ -231,6 +301,7 @@ mod tests {
         Guess {
             pair: code(1, account * 100_000 + client),
             client: code(2, client),
+            site: None,
             account: code(3, account),
             credential: code(4, PASSWORDS.fetch_add(1, Ordering::Relaxed)),
         }
@@ -294,6 +365,59 @@ mod tests {
             }
         }
         made
+    }
+
+    /// From a network of its own each time, and under a name of its own.
+    #[test]
+    fn the_networks_of_a_site_share_a_ladder() {
+        let of_site = |made: usize| Guess { site: Some(code(5, 1)), ..guess(made, made) };
+        let made = guesses_in_an_hour(of_site);
+        println!("{made} guesses in an hour from one site");
+        assert!((FREE_SITE_MAX..FREE_SITE_MAX + 3600).contains(&made), "{made}");
+        // Who has logged in from there does not wait with them.
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        enter(&mut throttle, of_site(7), start).unwrap();
+        for number in 100..100 + FREE_SITE_MAX {
+            attempt(&mut throttle, of_site(number), start).unwrap();
+        }
+        attempt(&mut throttle, of_site(1), start).unwrap_err();
+        enter(&mut throttle, of_site(7), start).unwrap();
+    }
+
+    #[test]
+    fn who_has_not_failed_comes_before_who_has() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Fresh);
+        enter(&mut throttle, guess(1, 1), now).unwrap();
+        assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Known);
+        assert_eq!(throttle.rank(&guess(2, 1), now), Rank::Known, "another name at a client that is known");
+        assert_eq!(throttle.rank(&guess(1, 2), now), Rank::Fresh, "the name alone is nothing");
+        let fail = |throttle: &mut Throttle, guess| {
+            let counted = attempt(throttle, guess, now).unwrap();
+            throttle.failed(&counted);
+        };
+        // What is under way is no failure: many may begin to work at once behind one router.
+        for name in 20..25 {
+            attempt(&mut throttle, guess(name, 2), now).unwrap();
+        }
+        assert_eq!(throttle.rank(&guess(9, 2), now), Rank::Fresh);
+        for (failed, rank) in [(1, Rank::Slipped), (2, Rank::Slipped), (3, Rank::Failing)] {
+            fail(&mut throttle, guess(failed, 2));
+            assert_eq!(throttle.rank(&guess(9, 2), now), rank, "{failed}");
+            fail(&mut throttle, guess(failed + 10, 1));
+        }
+        assert_eq!(throttle.rank(&guess(2, 1), now), Rank::Failing, "somebody guesses there");
+        assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Known, "not those who were let in before");
+        let of_site = |made: usize| Guess { site: Some(code(5, 1)), ..guess(made, made) };
+        for made in 100..100 + SITE_FAILURES * (SLIPS_MAX + 1) {
+            fail(&mut throttle, of_site(made));
+        }
+        assert_eq!(
+            throttle.rank(&of_site(999), now),
+            Rank::Failing,
+            "its site has failed from many networks"
+        );
+        assert_eq!(throttle.rank(&guess(9, 2), now + MEMORY), Rank::Fresh);
     }
 
     #[test]

@@ -16,6 +16,10 @@ use super::throttle::Code;
 pub(super) const FREE_SHARED_MAX: usize = 20;
 /// How long each further one waits for the one before; the last holds from then on.
 pub(super) const SHARED_WAITS_S: [u64; 5] = [1, 1, 2, 3, 5];
+/// The same of a site ([`crate::domain::address::AddressPrefix::site`]) that has many clients: as much as four of them, and then
+/// as much as five.
+pub(super) const FREE_SITE_MAX: usize = 4 * FREE_SHARED_MAX;
+const SITE_WAITS_S: [u64; 1] = [1];
 /// How many wait with a place; who has none is told to come when the last of them has been.
 pub(super) const TURNS_MAX: usize = 12;
 /// How long a turn is kept for who does not come.
@@ -45,10 +49,36 @@ impl Standing {
     }
 }
 
+/// What attempts that count together cost.
+#[derive(Clone, Copy)]
+struct Allowance {
+    free: usize,
+    waits_s: &'static [u64],
+}
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance { free: FREE_SHARED_MAX, waits_s: &SHARED_WAITS_S }
+    }
+}
+
+/// Attempts of all clients of a site.
+pub(super) struct OfSite(pub(super) Shared);
+
+impl Default for OfSite {
+    fn default() -> OfSite {
+        let allowance = Allowance { free: FREE_SITE_MAX, waits_s: &SITE_WAITS_S };
+        OfSite(Shared { allowance, ..Shared::default() })
+    }
+}
+
 /// Attempts that count together though different people make them.
 #[derive(Default)]
 pub(super) struct Shared {
+    allowance: Allowance,
     pub(super) count: usize,
+    /// Of these the ones that turned out to be wrong.
+    pub(super) failed: usize,
     /// When the next attempt may be made.
     next: Option<Instant>,
     /// Who waits for that, the next in front.
@@ -94,12 +124,12 @@ impl Shared {
     }
 
     fn wait(&self) -> Duration {
-        wait(&SHARED_WAITS_S, self.count, FREE_SHARED_MAX)
+        wait(self.allowance.waits_s, self.count, self.allowance.free)
     }
 
     /// When it is this one's turn as things stand; `None`: now.
     pub(super) fn turn(&mut self, who: &Code, standing: Standing, now: Instant) -> Option<Instant> {
-        if self.count < FREE_SHARED_MAX {
+        if self.count < self.allowance.free {
             return None;
         }
         let next = self.next.unwrap_or(now);
@@ -156,7 +186,7 @@ impl Shared {
     /// Whether the owner of an owed turn may come before the time, which the next attempt waits for. Not twice in a row while
     /// others wait: the time would never come for them.
     pub(super) fn may_borrow(&mut self, who: &Code, now: Instant) -> bool {
-        let longest = wait(&SHARED_WAITS_S, usize::MAX, FREE_SHARED_MAX);
+        let longest = wait(self.allowance.waits_s, usize::MAX, self.allowance.free);
         let next = self.next.unwrap_or(now);
         self.let_move_up(who, next, now);
         next <= now + longest && !(self.is_borrowed && self.queue.iter().any(|(other, _)| other != who))

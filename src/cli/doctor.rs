@@ -242,8 +242,18 @@ fn accounts(found: &mut Findings, users: &[Value]) {
     inactive(found, users);
     let of_demo: Vec<_> =
         active().filter(|user| user["public_password"] == true).map(|user| cell(&user["id"])).collect();
+    let no_accounts: Vec<_> = users.iter().filter(|user| user["is_account"] == false).collect();
+    let told = match no_accounts.len() {
+        0 => String::new(),
+        count => {
+            format!("; {count} people have ids with which nobody can log in: {}", some_ids(&no_accounts))
+        }
+    };
     match of_demo.is_empty() {
-        true => found.ok(ABOUT, format!("{} are open", active().count())),
+        true => {
+            let open = active().filter(|user| user["is_account"].is_null()).count();
+            found.ok(ABOUT, format!("{open} are open{told}"));
+        }
         false => found.wrong(
             ABOUT,
             format!("{} came with the demo: everybody knows their passwords", of_demo.join(", ")),
@@ -252,15 +262,18 @@ fn accounts(found: &mut Findings, users: &[Value]) {
     }
 }
 
+/// The ids of the first few.
+fn some_ids(users: &[&Value]) -> String {
+    const EXAMPLES_MAX: usize = 5;
+    let shown: Vec<_> = users.iter().take(EXAMPLES_MAX).map(|user| cell(&user["id"])).collect();
+    let more = users.len().saturating_sub(EXAMPLES_MAX);
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
 /// People who have a password and whose records say that they are inactive, by where that comes from.
 fn inactive(found: &mut Findings, users: &[Value]) {
     const ABOUT: &str = "inactive accounts";
-    const EXAMPLES_MAX: usize = 5;
-    let ids = |users: &[&Value]| {
-        let shown: Vec<_> = users.iter().take(EXAMPLES_MAX).map(|user| cell(&user["id"])).collect();
-        let more = users.len().saturating_sub(EXAMPLES_MAX);
-        if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
-    };
+    let ids = some_ids;
     let came = |user: &&Value| user["closed_here"] == false && user["is_account"].is_null();
     let came: Vec<_> = users.iter().filter(came).collect();
     let (ignored, shut): (Vec<_>, Vec<_>) = came.into_iter().partition(|user| user["active"] == true);

@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::domain::content::Content;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::domain::schema::{Owner, is_account};
+use crate::domain::schema::{Owner, PERSON_ID_CHARS_MAX, PERSON_ID_CHARS_MIN, is_account};
 use crate::store::{Store, StoreError, Trial};
 use reader::{Format, rows_of};
 use record::{Item, MissingBytes, Rules, read_item};
@@ -46,6 +46,8 @@ use writing::{Terms, Verdict, Written, hash_of, write_one};
 pub(super) use record::read_exported;
 
 /// Records written in one transaction.
+/// How many ids that are no account are named.
+const NO_ACCOUNTS_TOLD_MAX: usize = 5;
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Where an export keeps uploaded bytes, each under its SHA-256.
@@ -111,6 +113,7 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
         central_roles: config.accounts.central_roles.clone(),
         roles_to_grant: BTreeSet::new(),
         people_to_grant: 0,
+        no_accounts: Vec::new(),
         others: BTreeSet::new(),
         terms: Arc::new(Terms {
             is_replacing: args.replace,
@@ -196,6 +199,8 @@ struct Importer {
     /// Roles that imported people have and that count only where they are granted.
     roles_to_grant: BTreeSet<String>,
     people_to_grant: u64,
+    /// The first of the ids that are no account.
+    no_accounts: Vec<String>,
     /// Accounts, folded, that are somebody else's here than in the files.
     others: BTreeSet<String>,
     terms: Arc<Terms>,
@@ -313,6 +318,11 @@ impl Importer {
             if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Restored) {
                 tally.folded += u64::from(key.id != item.id);
                 tally.of_unknown += u64::from(is_of_unknown);
+                let is_nobodys = key.kind == Kind::Person && !is_account(&key.id);
+                tally.no_account += u64::from(is_nobodys);
+                if is_nobodys && self.no_accounts.len() < NO_ACCOUNTS_TOLD_MAX {
+                    self.no_accounts.push(plain(&key.id));
+                }
                 self.note_roles(&key, &item.document)?;
             }
         }
@@ -451,6 +461,16 @@ impl Importer {
         if of_unknown > 0 {
             eprintln!(
                 "note: {of_unknown} records are of people who are not on this node: import their people too"
+            );
+        }
+        let no_account = sum(|tally| tally.no_account);
+        if no_account > 0 {
+            let more = no_account.saturating_sub(self.no_accounts.len() as u64);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            eprintln!(
+                "note: {no_account} people have ids with which nobody can log in (an account has {PERSON_ID_CHARS_MIN} to \
+                 {PERSON_ID_CHARS_MAX} letters and digits): {}{more}",
+                self.no_accounts.join(", ")
             );
         }
         if self.people_to_grant > 0 {

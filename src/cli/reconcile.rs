@@ -340,8 +340,11 @@ async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
         new if new.is_empty() => field_name(&resolved),
         new => format!("is {new} now"),
     };
-    let text = format!("resolved: {} {what}", record_name(&resolved));
-    Ok(Done::text(text.trim_end()))
+    let mut text = format!("resolved: {} {what}", record_name(&resolved)).trim_end().to_owned();
+    for sentence in if_same(&resolved) {
+        text.push_str(&format!("\n  {sentence}"));
+    }
+    Ok(Done::text(text))
 }
 
 pub(super) fn record_name(conflict: &Value) -> String {
@@ -497,8 +500,14 @@ fn identity_text(conflict: &Value) -> String {
         ("waiting records", cell(&conflict["held_records"])),
         ("new account", cell(&conflict["new_id"])),
     ];
+    lines.extend(if_same(conflict).map(|sentence| ("if the same", sentence)));
     lines.extend(resolution_facts(conflict));
     facts(&lines)
+}
+
+/// What "same" does to the account, or has done.
+fn if_same(conflict: &Value) -> impl Iterator<Item = String> {
+    conflict["if_same"].as_array().into_iter().flatten().map(cell)
 }
 
 fn duplicate_text(conflict: &Value) -> String {

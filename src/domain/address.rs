@@ -27,6 +27,12 @@ impl AddressPrefix {
 }
 
 impl AddressPrefix {
+    /// The prefix that is written so: as it is shown, or as an address.
+    pub fn read(text: &str) -> Option<AddressPrefix> {
+        let network = text.strip_suffix("/64").unwrap_or(text);
+        network.parse().ok().map(AddressPrefix::of)
+    }
+
     /// The same in bytes; no two prefixes have the same.
     pub fn octets(self) -> [u8; 9] {
         let (version, bits) = match self {
@@ -45,6 +51,11 @@ impl AddressPrefix {
             AddressPrefix::V4(_) => self,
             AddressPrefix::V6(bits) => AddressPrefix::V6(bits >> SUBNET_BITS << SUBNET_BITS),
         }
+    }
+
+    /// The site, if it can have more of these than this one.
+    pub fn site_of_many(self) -> Option<AddressPrefix> {
+        matches!(self, AddressPrefix::V6(_)).then(|| self.site())
     }
 }
 
@@ -74,6 +85,8 @@ mod tests {
         assert_eq!(of("2001:db8:0:1::1").site(), of("2001:db8:0:ffff::1").site());
         assert_ne!(of("2001:db8:0:1::1").site(), of("2001:db8:1:1::1").site());
         assert_ne!(of("192.0.2.1").site(), of("192.0.2.2").site());
+        assert_eq!(of("192.0.2.1").site_of_many(), None);
+        assert_eq!(of("2001:db8::1").site_of_many(), Some(of("2001:db8::1")));
         for (address, text) in [
             ("192.0.2.1", "192.0.2.1"),
             ("::ffff:192.0.2.1", "192.0.2.1"),
@@ -81,6 +94,7 @@ mod tests {
             ("::1", "::/64"),
         ] {
             assert_eq!(of(address).to_string(), text);
+            assert_eq!(AddressPrefix::read(text), Some(of(address)));
         }
         let some =
             ["192.0.2.1", "192.0.2.2", "::1", "::c000:201", "0:0:c000:201::1", "2001:db8:0:1::1"].map(of);

@@ -177,12 +177,10 @@ impl<'a> ConflictReader<'a> {
 }
 
 /// Fields of the status, and of the report of a round, that tell nothing of what waits for a decision.
-const STATUS_OF_NODE: [&str; 11] = [
+const STATUS_OF_NODE: [&str; 9] = [
     "node",
     "state",
     "outcome",
-    "pending",
-    "oldest_pending_at",
     "change_feed",
     "last_complete_at",
     "next_round_at",
@@ -192,7 +190,8 @@ const STATUS_OF_NODE: [&str; 11] = [
 ];
 
 /// What an account sees of the status of the synchronization, or of the report of a round. Without a role that uses `sync` for
-/// everybody it sees how the node stands, and of what waits only how many conflicts it may know of.
+/// everybody it sees how the node stands, and of what waits only how many conflicts it may know of. What it does itself must not
+/// show what others do, so there is no count over all people.
 pub(super) async fn status_for(
     node: &Arc<Node>,
     caller: &Caller,

@@ -22,7 +22,7 @@ use crate::domain::merge::identity_differences;
 use crate::domain::record::Kind;
 use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store, unless_damaged};
 use crate::sync::conflicts::ResolveError;
-use crate::sync::identity::{Pair, Verdict, decide, hold_of};
+use crate::sync::identity::{Pair, Verdict, decide, hold_of, told_of_same};
 
 fn is_operator(caller: &Caller) -> bool {
     matches!(caller.principal.actor, Actor::Operator(_))
@@ -36,6 +36,8 @@ pub(super) struct Case {
     pair: Pair,
     own: u64,
     held: u64,
+    /// What "same" does to the account, for the one who decides.
+    if_same: Vec<String>,
 }
 
 impl Case {
@@ -46,7 +48,8 @@ impl Case {
         let own = snapshot.going_along_count(&hold)?;
         let waiting = snapshot.held_of(&hold.account)?;
         let held = waiting.iter().filter(|key| key.kind != Kind::Person).count() as u64;
-        Ok(Case { conflict, hold: Some(hold), pair, own, held })
+        let if_same = told_of_same(snapshot, &hold, &pair)?;
+        Ok(Case { conflict, hold: Some(hold), pair, own, held, if_same })
     }
 
     /// The same in a list: where a row is damaged that tells who the two are now, they are as they were found.
@@ -60,7 +63,7 @@ impl Case {
     fn as_found(conflict: Conflict) -> Case {
         let body = |value: &Option<Bson>| value.as_ref().and_then(Bson::as_document).cloned();
         let pair = Pair { local: body(&conflict.local), central: body(&conflict.central) };
-        Case { conflict, hold: None, pair, own: 0, held: 0 }
+        Case { conflict, hold: None, pair, own: 0, held: 0, if_same: Vec::new() }
     }
 
     /// The version of the case: of both people, and whether it is decided.
@@ -99,6 +102,9 @@ impl Case {
             put("why", json!(hold.why.name()));
             put("own_records", json!(self.own));
             put("held_records", json!(self.held));
+        }
+        if !self.if_same.is_empty() {
+            put("if_same", json!(self.if_same));
         }
         if let Some(resolution) = &conflict.resolution {
             put("resolution", json!(resolution));
@@ -183,11 +189,17 @@ pub(super) async fn resolve(
     }
     let actor = caller.principal.actor.clone();
     let (id, pair) = (&case.conflict.id, case.pair.clone());
+    let is_same = verdict == Verdict::Same;
     let decided = async |store: &Store| decide(store, id, verdict, pair, actor).await;
     let done = caller.writes(node).charged(work).through(decided).await;
     let again = |conflict: Conflict| Case::read(&*node.store.read()?, conflict);
     match done {
-        Ok(conflict) => again(conflict),
+        // What the decision has done to the account is said once more in its answer.
+        Ok(conflict) => {
+            let done = again(conflict)?;
+            let if_same = if is_same { case.if_same } else { done.if_same.clone() };
+            Ok(Case { if_same, ..done })
+        }
         Err(ResolveError::Resolved(conflict)) => {
             Err(moved(&again(*conflict)?, "The conflict has been resolved already"))
         }

@@ -61,7 +61,7 @@ pub(crate) use error::{no_host, overloaded};
 pub use long_answer::PIECE_BYTES;
 pub use rights::{ClientStore, UnsettledRules};
 pub use users::check_local_name;
-pub use workload::all_work;
+pub use workload::{all_large_work, all_work};
 
 use futures_util::future::BoxFuture;
 

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::extract::Sent;
 use super::witness::Seen;
 use super::{BrowserSessions, Node};
-use crate::domain::access::Verb;
+use crate::domain::access::{Scope, Verb};
 use crate::domain::json::parse_body;
 use crate::sync::damaged;
 
@@ -69,7 +69,14 @@ pub(crate) async fn login(_: Caller) -> Response {
 pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     let scope = node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
     let mut status = json!(node.sync.status()?);
-    status["emergencies_unreviewed"] = json!(node.store.read()?.emergencies_count()?);
+    let emergencies = match scope {
+        Scope::Everyone => node.store.read()?.emergencies_count()?,
+        Scope::Own => {
+            let own = caller.principal.actor.to_string();
+            node.store.read()?.emergencies()?.iter().filter(|row| row.who == own).count() as u64
+        }
+    };
+    status["emergencies_unreviewed"] = json!(emergencies);
     let mut status = status_for(&node, &caller, scope, status).await?;
     if !caller.principal.administers() {
         return Ok(super::json(status));

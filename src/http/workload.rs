@@ -3,7 +3,7 @@
 //! A text of many megabytes takes several times its length while it is read or made, and so long that the few worker
 //! threads would be kept from everybody else. So each such piece of work says how much it takes ([`reading`],
 //! [`writing`]) and waits until so much is free ([`Budget`]); a client has few places in the queue, and requests beyond
-//! them are told to come later.
+//! them are told to come later. What takes little has an amount of its own, and never waits for what takes much.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,8 +19,13 @@ use crate::domain::fair_queue::Bounds;
 use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::store::{Budget, Given, Share};
 
-/// What all work together may take. What would take more is done alone.
-const IN_ALL_MAX: usize = 32 << 20;
+/// What all work together may take that takes much. What would take more is done alone.
+const LARGE_IN_ALL_MAX: usize = 20 << 20;
+/// What all work together may take of which each takes no more than [`SMALL_MAX`]: pieces of lists, and most writes.
+const SMALL_IN_ALL_MAX: usize = 16 << 20;
+const SMALL_MAX: usize = LIST_PIECE;
+/// The same of uploads.
+const UPLOADS_IN_ALL_MAX: usize = 32 << 20;
 /// Requests that wait: of one client, and in all. Of each only its text is held.
 const WAITING: Bounds = Bounds { each: 128, in_all: 512 };
 /// From what it takes on work is not done on the threads that serve everybody: it would keep others waiting for
@@ -35,15 +40,16 @@ const CHANGED_TIMES: usize = 5;
 const CHANGED_TREES: usize = 2;
 /// A row of the store takes so many times its length while it is decoded and shown.
 const SHOWN_TIMES: usize = 6;
-/// What a piece of a list takes: eight are read at once, as long as nothing else is done.
+/// What a piece of a list takes: four are read at once.
 const LIST_PIECE: usize = 4 << 20;
 
 /// What a piece of the list of conflicts takes, whose rows may have many megabytes each: two are read at once.
-const ROWS_PIECE: usize = IN_ALL_MAX / 2;
+const ROWS_PIECE: usize = LARGE_IN_ALL_MAX / 2;
 
-static WORK: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(IN_ALL_MAX, WAITING)));
+static SMALL: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(SMALL_IN_ALL_MAX, WAITING)));
+static LARGE: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(LARGE_IN_ALL_MAX, WAITING)));
 /// Uploads that are here as a whole, and are hashed and written: their bytes are counted as bodies, and disks are slow.
-static UPLOADS: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(IN_ALL_MAX, WAITING)));
+static UPLOADS: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(UPLOADS_IN_ALL_MAX, WAITING)));
 
 pub(crate) fn is_large(record: &RawDocument) -> bool {
     record.as_bytes().len() > LARGE_BYTES
@@ -57,10 +63,10 @@ pub(crate) fn reading(record_bytes: usize) -> usize {
 /// What changing a record as it is stored takes.
 pub(crate) fn changing(record: &RawDocument) -> usize {
     let bytes = record.as_bytes().len().saturating_mul(CHANGED_TIMES);
-    let trees = match bytes > IN_ALL_MAX {
+    let trees = match bytes > LARGE_IN_ALL_MAX {
         // Done alone, whatever is in it.
         true => 0,
-        false => weight::of_document(record, IN_ALL_MAX).saturating_mul(CHANGED_TREES),
+        false => weight::of_document(record, LARGE_IN_ALL_MAX).saturating_mul(CHANGED_TREES),
     };
     bytes.saturating_add(trees)
 }
@@ -80,26 +86,39 @@ pub(crate) fn showing(row_bytes: usize) -> usize {
 /// already, or where the caller has lost a right meanwhile. Who has it waits for no record ([`crate::store::Store::turn`]):
 /// those who have one wait for this.
 pub(crate) async fn take(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<Work, ApiError> {
-    take_of(&WORK, node, caller, bytes).await
+    take_of(budget_for(bytes), node, caller, bytes).await
+}
+
+fn budget_for(bytes: usize) -> &'static Arc<Budget> {
+    if bytes <= SMALL_MAX { &SMALL } else { &LARGE }
+}
+
+/// All of what takes much, if nobody has any: for tests of what goes on meanwhile.
+#[doc(hidden)]
+pub fn all_large_work() -> Option<Share> {
+    match LARGE.take(AddressPrefix::V6(0), LARGE_IN_ALL_MAX) {
+        Given::Share(share) => Some(share),
+        Given::Waits(_) => None,
+    }
 }
 
 /// All of it, if nobody has any: for tests of requests that wait.
 #[doc(hidden)]
-pub fn all_work() -> Option<Share> {
-    match WORK.take(AddressPrefix::V6(0), IN_ALL_MAX) {
-        Given::Share(share) => Some(share),
+pub fn all_work() -> Option<[Share; 2]> {
+    match SMALL.take(AddressPrefix::V6(0), SMALL_IN_ALL_MAX) {
+        Given::Share(small) => Some([small, all_large_work()?]),
         Given::Waits(_) => None,
     }
 }
 
 /// For a piece of a list.
 pub(crate) async fn take_for_list(node: &Arc<Node>, caller: &Caller) -> Result<Work, ApiError> {
-    take_of(&WORK, node, caller, LIST_PIECE).await
+    take(node, caller, LIST_PIECE).await
 }
 
 /// For a piece of the list of conflicts.
 pub(crate) async fn take_for_rows(node: &Arc<Node>, caller: &Caller) -> Result<Work, ApiError> {
-    take_of(&WORK, node, caller, ROWS_PIECE).await
+    take(node, caller, ROWS_PIECE).await
 }
 
 /// For an upload of so many bytes.
@@ -142,6 +161,6 @@ impl Work {
 
     /// Whether so many bytes are among it, or it is all that there is.
     pub(crate) fn covers(&self, bytes: usize) -> bool {
-        self.0.amount() >= bytes.min(IN_ALL_MAX)
+        self.0.amount() >= bytes.min(LARGE_IN_ALL_MAX)
     }
 }

@@ -8,6 +8,7 @@ use super::trash::{TrashRow, TrashState};
 use super::whose::{OwnerNow, Whose};
 use super::{Base, Store, StoreError};
 use crate::domain::access::{Actor, Grant};
+use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::audit::What;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey};
@@ -67,6 +68,8 @@ pub(crate) struct Return<'a> {
     pub(crate) is_over_vanished: bool,
     /// The body is the one whose delete has not reached the centre.
     pub(crate) is_undoing: bool,
+    /// Somebody has written into the body whether the account is open.
+    pub(crate) is_account_named: bool,
 }
 
 impl TrashRow {
@@ -77,6 +80,7 @@ impl TrashRow {
             whose: Some(self.whose.clone()),
             is_over_vanished: false,
             is_undoing: self.state == TrashState::Pending,
+            is_account_named: false,
         }
     }
 }
@@ -102,7 +106,8 @@ impl Tx<'_> {
         actor: &Actor,
     ) -> Result<(), UndeleteError> {
         self.check_again(key, &again)?;
-        let body = again.body;
+        let closed = self.closed_again(key, &again)?;
+        let body = closed.as_ref().unwrap_or(again.body);
         let is_gone = self.document(key)?.is_none();
         // What the centre has deleted is not what was agreed on any more.
         if self.clear_vanished(key)? {
@@ -114,6 +119,18 @@ impl Tx<'_> {
             self.replace_grants(&key.id, &Granted::default(), actor)?;
         }
         Ok(self.note_if_back_alone(key, body)?)
+    }
+
+    /// The body of a person with the account closed, if somebody has closed it here and the body, which may be older, says nothing of
+    /// it: who wants the person back has not said that the account is to be open.
+    fn closed_again(&self, key: &RecordKey, again: &Return<'_>) -> Result<Option<Document>, StoreError> {
+        let is_opening = key.kind == Kind::Person && is_active(again.body) && !again.is_account_named;
+        if !is_opening || !self.is_closed_here(&key.id)? {
+            return Ok(None);
+        }
+        let mut body = again.body.clone();
+        body.insert(ACTIVE, false);
+        Ok(Some(body))
     }
 
     /// A record that comes back while nobody has its account, and that the centre does not have, is older than the next

@@ -309,7 +309,7 @@ fn decide(
     }
     match &document {
         Some(body) if is_making => {
-            made_again::make(tx, &conflict, body, actor)?;
+            made_again::make(tx, &conflict, decision, body, actor)?;
         }
         document => drop(tx.edit(&conflict.key, document.as_ref(), actor)?),
     }

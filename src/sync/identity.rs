@@ -4,7 +4,7 @@
 //! "The same" merges the two records as if each side had made its own: fields unite, and where they differ the
 //! centre's value stands and the other one becomes a conflict. If they had been agreed on once, what was agreed
 //! is the base, so that only fields changed on both sides conflict. If the ids are spelled differently, the
-//! centre's spelling stays.
+//! centre's spelling stays. The account is open only if both sides say so ([`super::closings`]).
 //!
 //! "A new id" takes the person of this node and their records out of the account ([`Tx::going_along`] says which): their
 //! owner, the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
@@ -17,14 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document};
 
+use super::closings::{self, Meeting};
 use super::conflicts::{ResolveError, audit_decision};
 use super::hold::{release, visible};
 use super::identity_answers::SAME;
-use super::merge_in::merge_known;
+use super::merge_in::merge_at;
 use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
 use crate::domain::access::Actor;
+use crate::domain::active::is_active;
 use crate::domain::merge::{IDENTITY_FIELDS, identity_of, is_unknown};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
@@ -145,6 +147,36 @@ pub(super) fn settle_same(
     }
 }
 
+/// Whether the account is closed on this node. One who was gone when the other person came was made inactive for the hold
+/// (`hold::begin`): of them only a closing by somebody counts.
+fn is_closed(hold: &Hold, local: &Document, is_clean: bool, is_closed_here: bool) -> bool {
+    match hold.why == HoldReason::Departed && is_clean {
+        true => is_closed_here,
+        false => !is_active(local),
+    }
+}
+
+/// What becomes of this node's account if the two people of a hold are decided to be one, as sentences; see
+/// [`closings::told_of_same`].
+pub fn told_of_same(snapshot: &Snapshot, hold: &Hold, pair: &Pair) -> Result<Vec<String>, StoreError> {
+    let (Some(local), Some(central)) = (&pair.local, &pair.central) else {
+        return Ok(Vec::new());
+    };
+    if snapshot.held(&hold.remote_key())?.is_none() {
+        // Nobody is at the centre.
+        return Ok(Vec::new());
+    }
+    let base = snapshot.base(&hold.local_key())?;
+    let is_closed = is_closed(hold, local, base.is_none(), snapshot.is_closed_here(&hold.local)?);
+    let base = match &base {
+        // A record that comes under another id was never agreed on under that.
+        _ if hold.local != hold.remote => None,
+        None => Some(local),
+        Some(base) => base.document(),
+    };
+    Ok(closings::told_of_same(base, local, is_closed, central))
+}
+
 /// The two are one person. Returns whether they stand at the centre.
 fn unite(
     tx: &mut Tx<'_>,
@@ -155,6 +187,8 @@ fn unite(
 ) -> Result<bool, StoreError> {
     let key = hold.remote_key();
     let before = tx.meant(&hold.account)?.unwrap_or_else(|| local.clone());
+    let is_closed_here = tx.is_closed_here(&hold.local)?;
+    let is_closed = is_closed(hold, local, tx.is_clean(&hold.local_key())?, is_closed_here);
     tx.forget_meant(&hold.account)?;
     tx.set_late_apart(&hold.account, BTreeSet::new())?;
     tx.remove_hold(hold)?;
@@ -168,7 +202,8 @@ fn unite(
         tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
     }
     let known = tx.document(&key)?;
-    tx.keeping_holder(&key.id, |tx| merge_known(tx, &key, known, Some(central)))?;
+    let meeting = Meeting::Same { is_closed };
+    tx.keeping_holder(&key.id, |tx| merge_at(tx, &key, known, Some(central), meeting))?;
     let now = tx.document(&key)?.unwrap_or_default();
     tx.note_same(&hold.account, &before, &now)?;
     Ok(true)

@@ -8,6 +8,7 @@ use bson::{Bson, Document};
 
 use super::conflicts::{Decision, GONE_OF_ANOTHER, OTHER_OWNER, ResolveError};
 use crate::domain::access::Actor;
+use crate::domain::active::ACTIVE;
 use crate::domain::schema::Owner;
 use crate::store::{Conflict, OwnerNow, Return, StoreError, Tx, UndeleteError, Whose};
 
@@ -69,6 +70,7 @@ fn is_of_another(tx: &Tx<'_>, conflict: &Conflict, body: &Document) -> Result<bo
 pub(super) fn make(
     tx: &mut Tx<'_>,
     conflict: &Conflict,
+    decision: &Decision,
     body: &Document,
     actor: &Actor,
 ) -> Result<(), ResolveError> {
@@ -81,7 +83,8 @@ pub(super) fn make(
     if is_field && whose.is_none() && conflict.owner.is_some() {
         return refused(OTHER_OWNER);
     }
-    let again = Return { body, whose, is_over_vanished: true, is_undoing: false };
+    let is_account_named = matches!(decision, Decision::Value(_)) && body.contains_key(ACTIVE);
+    let again = Return { body, whose, is_over_vanished: true, is_undoing: false, is_account_named };
     match tx.make_again(key, again, actor) {
         Ok(()) => Ok(()),
         Err(UndeleteError::Held { conflict }) => Err(ResolveError::Held { conflict }),

@@ -2,6 +2,7 @@
 
 use bson::Document;
 
+use super::closings::{self, Meeting, merge_closed};
 use super::evidence::{haunted, landed};
 use super::put_back::note_put_back;
 use super::round::Tally;
@@ -167,14 +168,34 @@ pub(crate) fn merge_known(
     local: Option<Document>,
     remote: Option<&Document>,
 ) -> Result<Tally, StoreError> {
+    merge_at(tx, key, local, remote, Meeting::Round)
+}
+
+/// [`merge_known`] of two versions that meet as said.
+pub(super) fn merge_at(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<Document>,
+    remote: Option<&Document>,
+    meeting: Meeting,
+) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     lay_ghost(tx, key, local.as_ref(), remote)?;
-    if tx.is_clean(key)? {
+    let is_clean = tx.is_clean(key)?;
+    if is_clean && matches!(meeting, Meeting::Round) {
         take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
         return Ok(tally);
     }
     let base = tx.base(key)?;
-    let merged = merge(key.kind.schema(), base.document(), local.as_ref(), remote);
+    let sides = (base.document(), local.as_ref(), remote);
+    let merged = match closings::closed_by(tx, key, sides, meeting)? {
+        Some(stands) => merge_closed(sides, stands),
+        None if is_clean => {
+            take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
+            return Ok(tally);
+        }
+        None => merge(key.kind.schema(), sides.0, sides.1, sides.2),
+    };
     let recorded: &[Clash] = if planted(Flaw::LoserDropped) { &[] } else { &merged.clashes };
     for clash in recorded {
         tx.add_conflict_with(key, clash, remote)?;

@@ -7,6 +7,7 @@
 mod apart;
 mod archives;
 pub mod budget;
+pub mod closings;
 mod conflict_rows;
 pub mod conflicts;
 mod content;

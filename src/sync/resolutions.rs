@@ -443,7 +443,7 @@ fn carry_out(
         return Ok(Err(reason));
     }
     match &document {
-        Some(body) if is_making => answered(made_again::make(tx, conflict, body, &Actor::Centre)),
+        Some(body) if is_making => answered(made_again::make(tx, conflict, decision, body, &Actor::Centre)),
         document => {
             tx.edit(&conflict.key, document.as_ref(), &Actor::Centre)?;
             Ok(Ok(()))

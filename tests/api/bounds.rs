@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bson::doc;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde_json::json;
 use thalamus_edge::domain::record::Kind;
 use tokio::time::{Instant, sleep};
@@ -188,6 +188,26 @@ async fn a_record_has_so_many_values_and_one_of_the_centre_may_have_more() {
     patch(json!({"name": "c"})).await.is(200, &["update institution/many"]);
     patch(json!({"more": [1, 2, 3]})).await.is(413, NOTHING);
     patch(json!({"rows": []})).await.is(200, &["update institution/many"]);
+}
+
+/// Readers of large records hold up nobody who asks for little.
+#[tokio::test]
+async fn what_takes_little_does_not_wait_for_what_takes_much() {
+    let node = TestNode::with_people().await;
+    node.from_centre(Kind::Institution, doc! {"_id": "big", "x": "x".repeat(9_000_000)}).await;
+    let large = thalamus_edge::http::all_large_work().expect("nobody has any");
+    let mut waits = std::pin::pin!(node.get("/institutions/big").by("DOC003").send());
+    assert!((&mut waits).now_or_never().is_none());
+    for path in ["/pols/ANA001", "/people", "/users", "/trash", "/people/ANA001"] {
+        let answer = node.get(path).by("ROOT004").send();
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
+        answer.unwrap_or_else(|_| panic!("{path} waits")).is(200, NOTHING);
+    }
+    let patch = node.patch("/people/ANA001", json!({"note": "small"})).by("ROOT004").send();
+    let patch = tokio::time::timeout(Duration::from_secs(5), patch).await.expect("a small write waits");
+    patch.is(200, &["update people/ANA001"]);
+    drop(large);
+    assert_eq!(waits.await.status, 200);
 }
 
 /// Signs that JSON writes as escapes make a text six times as long as the record.

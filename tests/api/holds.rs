@@ -86,6 +86,8 @@ async fn both_people_are_shown_without_their_secrets() {
         "id": id, "type": "identity", "collection": "people", "record": "ANA001", "path": [], "status": "open",
         "author": "operator:0", "found_at": "2026-11-23T01:28:52Z", "etag": etag, "why": "created",
         "own_records": 1, "held_records": 1,
+        "if_same": ["the password becomes the centre's; this node's becomes a conflict",
+                    "the roles become end_user; this node's becomes a conflict"],
         "local": {"_id": "ANA001", "active": true, "name": "Ana", "lastname": "Betz",
                   "roles": ["own_judge"]},
         "central": {"_id": "ANA001", "active": true, "dob": "1984-10-05", "name": "Beatriz",

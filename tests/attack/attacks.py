@@ -617,6 +617,36 @@ def guesses_at_an_account(node, quick):
     return {"guesses": dict(seen), "of one /64": dict(of_64), "right one": f"{wait} s, {turns} tries"}, faults
 
 
+def networks_of_a_site(node, quick):
+    """Guesses from a /48 of IPv6, each from a network and at a name of its own, behind a proxy that is believed; people
+    elsewhere log in for the first time meanwhile."""
+    def of_site(network):
+        return [("X-Forwarded-For", f"2001:db8:7:{network:x}::1")]
+    def guess(number):
+        return node.client((f"SITE{number}", "password1"), "127.0.0.9", of_site(number)).ask("GET", "/people/P001")[0]
+    waits, logins, is_over = [], Counter(), threading.Event()
+    def first_logins():
+        for each in range(4 if quick else 12):
+            begun = time.monotonic()
+            logins[node.client(PATIENT, f"127.0.3.{each + 1}").ask("GET", "/people/ANA001")[0]] += 1
+            waits.append(time.monotonic() - begun)
+            if is_over.wait(1):
+                return
+    with ThreadPoolExecutor(1) as pool:
+        people = pool.submit(first_logins)
+        seen = Counter(many(130, guess, threads=48))
+        is_over.set()
+        people.result()
+    faults = [] if seen[401] <= 100 and seen[429] else [f"a site's networks count as many: {seen}"]
+    if set(logins) != {200}:
+        faults.append(f"first logins elsewhere: {logins}")
+    # Somebody at a network of the same site who waits for their turn gets in.
+    wait, turns = comes_when_told(node.client(PATIENT, "127.0.0.9", of_site(0xfff)))
+    if wait is None:
+        faults.append("a right password from there never gets in")
+    return {"guesses": dict(seen), "logins elsewhere": f"{max(waits):.1f} s at most", "right one": f"{wait} s, {turns} tries"}, faults
+
+
 def comes_when_told(client):
     """How long it takes and how many tries to get in with a right password, coming back when told."""
     begun, tries = time.monotonic(), 0
@@ -894,6 +924,7 @@ ATTACKS = {
     "password_queue": (password_queue, False, None),
     "guesses_at_names": (guesses_at_names, False, None),
     "guesses_at_an_account": (guesses_at_an_account, False, None),
+    "networks_of_a_site": (networks_of_a_site, False, None),
     "growing_record": (growing_record, False, None),
     "hidden_sizes": (hidden_sizes, False, None),
 }

@@ -55,6 +55,47 @@ fn the_node_is_found_running_stopped_or_missing() {
 }
 
 #[test]
+fn the_extent_of_the_audit_trail_is_said() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&[]);
+    finds(&clinic, "audit trail", "ok", " entries over 0 days, lately ");
+    finds(&clinic, "audit trail", "ok", "each stays for 400 days at least");
+    node.stop();
+    let kept = clinic.with("STORE__AUDIT_KEEP_DAYS", "0");
+    let node = kept.serve(&[]);
+    finds(&kept, "audit trail", "ok", "the last 1000000 stay");
+    node.stop();
+}
+
+/// With ids that the alphabet of accounts does not have nobody logs in, so they are no open accounts.
+#[test]
+fn ids_that_are_no_account_are_told_and_not_counted() {
+    let clinic = Clinic::new();
+    let hash = "$2b$12$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/6";
+    let person = |id: &str| format!("{{\"_id\": {id:?}, \"name\": \"N\", \"password\": {hash:?}}}\n");
+    let people: String = ["X Y", "BOSS@LOCAL", "AAA/1", "AAA000001"].map(person).concat();
+    fs::write(clinic.path("people.jsonl"), people).unwrap();
+    let ran = clinic.run(&["import", "people.jsonl"]).ends(0);
+    ran.complains("note: 3 people have ids with which nobody can log in").complains("X Y, BOSS@LOCAL, AAA/1");
+    clinic.run(&["user", "add", "tech", "--local", "--role", "root", "--link"]).ends(0);
+    finds(&clinic, "accounts", "ok", "2 are open; 3 people have ids with which nobody can log in: ");
+}
+
+/// A star is a name like any other in the rules, and stands for every site in the list of origins.
+#[test]
+fn a_star_is_told_wherever_it_may_stand() {
+    let clinic = Clinic::new();
+    let star = r#"[{"role": "*", "permissions": {"GET": ["*"], "global": false}},
+                   {"role": "root", "permissions": {"GET": ["login"], "global": true}}]"#;
+    let rules = file(&clinic, "star.cfg", star, 0o644);
+    let ran = clinic.with("ACCOUNTS__ROLES_FILE", &rules).run(&["check"]).ends(0);
+    ran.says("role \"*\", GET: nothing is called \"*\"");
+    let ran = clinic.with("API__CORS_ALLOWED_ORIGINS", r#"["*"]"#).run(&["check"]).ends(0);
+    ran.says("`api.cors_allowed_origins` holds \"*\"");
+    clinic.with("SERVER__NAMES", r#"["*.example.org"]"#).run(&["check"]).ends(2);
+}
+
+#[test]
 fn people_are_told_what_to_do_and_scripts_whether_they_must() {
     let clinic = Clinic::new();
     let ran = clinic.run(&["doctor"]).ends(1);

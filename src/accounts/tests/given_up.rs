@@ -52,7 +52,7 @@ async fn a_client_that_goes_away_keeps_its_place() {
     let block = move || {
         let _ = later.recv();
     };
-    accounts.pool.submit(peer(251), Box::new(block)).0.unwrap();
+    accounts.pool.submit(peer(251), Rank::Fresh, Box::new(block)).0.unwrap();
     (200..400).for_each(&mut guess);
     until_waiting(401).await;
     for _ in 0..4 {
@@ -101,9 +101,12 @@ async fn a_wrong_password_that_is_given_up_counts_and_takes_a_place() {
         give_up(&accounts, wrong, peer(1), Some(stored.clone())).await;
     }
     for _ in 5..WAITING_PER_PEER_MAX {
-        accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+        accounts.pool.submit(peer(1), Rank::Fresh, Box::new(|| {})).0.unwrap();
     }
-    assert!(accounts.pool.submit(peer(1), Box::new(|| {})).0.is_err(), "within the places of its client");
+    assert!(
+        accounts.pool.submit(peer(1), Rank::Fresh, Box::new(|| {})).0.is_err(),
+        "within the places of its client"
+    );
     drop(gate);
     let sixth = accounts.verify("A", b"wrong 6", peer(1), Some(stored)).await;
     assert_eq!(sixth, Err(LoginError::Busy { retry_after_s: 1 }));
@@ -129,7 +132,7 @@ async fn a_wrong_password_that_is_given_up_counts_also_if_it_loses_its_place() {
         }
         // All places are taken, and four more come: the latest four of who has most make room.
         for number in 0..WAITING_TOTAL_MAX as u16 - 5 + 4 {
-            let (_, displaced) = accounts.pool.submit(guesser(number), Box::new(|| {}));
+            let (_, displaced) = accounts.pool.submit(guesser(number), Rank::Fresh, Box::new(|| {}));
             drop(displaced);
         }
         assert_eq!(accounts.attempts.lock().in_flight.len(), 1);

@@ -79,7 +79,7 @@ impl Clients {
         let has_place = if is_over_share {
             table.end_one_of(prefix)
         } else {
-            table.open < self.connections_max || table.end_one_for(prefix)
+            table.open < self.connections_max || table.end_one_for(prefix, is_proxy)
         };
         if !has_place {
             table.refused += 1;
@@ -205,21 +205,29 @@ impl Table {
 
     /// Makes a place for a newcomer from there: of all sites ([`AddressPrefix::site`]) that have most connections, the one
     /// that has been idle for longest ends; if all are busy, the one that was opened first, if its site has more than
-    /// twice as many as the newcomer's.
-    fn end_one_for(&mut self, newcomer: AddressPrefix) -> bool {
-        let mut sites: HashMap<AddressPrefix, usize> = HashMap::new();
-        for connection in self.connections.values() {
-            *sites.entry(connection.share.prefix.site()).or_default() += 1;
-        }
-        let count = |prefix: AddressPrefix| sites.get(&prefix.site()).copied().unwrap_or_default();
-        let most = sites.values().copied().max().unwrap_or_default();
-        let of_most =
-            || self.connections.values().filter(|connection| count(connection.share.prefix) == most);
-        let idle = |connection: &Arc<Connection>| Some((connection.idle_since()?, connection.number));
-        let longest = of_most().filter_map(idle).min().map(|(_, number)| number);
-        let first = || of_most().map(|connection| connection.number).min();
-        let has_twice = most > count(newcomer).saturating_mul(2);
-        let loser = longest.or_else(|| if has_twice { first() } else { None });
+    /// twice as many as the newcomer's. A connection of a proxy counts for the client whose requests it carries.
+    fn end_one_for(&mut self, newcomer: AddressPrefix, is_proxy: bool) -> bool {
+        // Counted once: who they are busy for may be another one when they are looked at again.
+        let holders: Vec<_> =
+            self.connections.values().map(|connection| (connection.holder(), connection)).collect();
+        let idle = |connection: &&Arc<Connection>| Some((connection.idle_since()?, connection.number));
+        let (_, all) = of_most(holders.iter().copied());
+        let longest = all.iter().filter_map(idle).min().map(|(_, number)| number);
+        let busy = || {
+            // Whose requests a proxy's new connection is to carry is not known: of somebody who has none, perhaps. It takes
+            // no place of a proxy's connection that carries those of several.
+            let own = match is_proxy {
+                true => 1,
+                false => holders.iter().filter(|(holder, _)| *holder == newcomer.site()).count(),
+            };
+            let of_clients = holders.iter().copied().filter(|(holder, connection)| {
+                !(is_proxy && connection.is_proxy && *holder == connection.share.prefix.site())
+            });
+            let (most, all) = of_most(of_clients);
+            let first = all.iter().map(|connection| connection.number).min();
+            first.filter(|_| most > own.saturating_mul(2))
+        };
+        let loser = longest.or_else(busy);
         loser.is_some_and(|number| self.end(number))
     }
 
@@ -254,6 +262,18 @@ impl Table {
             self.end(number);
         }
     }
+}
+
+/// How many connections the sites have that have most of these, and which they are.
+fn of_most<'a>(
+    connections: impl Iterator<Item = (AddressPrefix, &'a Arc<Connection>)>,
+) -> (usize, Vec<&'a Arc<Connection>>) {
+    let mut sites: HashMap<AddressPrefix, Vec<&Arc<Connection>>> = HashMap::new();
+    for (site, connection) in connections {
+        sites.entry(site).or_default().push(connection);
+    }
+    let most = sites.values().map(Vec::len).max().unwrap_or_default();
+    (most, sites.into_values().filter(|of_site| of_site.len() == most).flatten().collect())
 }
 
 /// Who holds something.
@@ -369,6 +389,19 @@ impl Connection {
     /// Whether so many were refused without one being taken on that it has to end. A proxy's goes on for the others.
     pub(super) fn has_refused_again(&self) -> bool {
         self.refused.fetch_add(1, Ordering::Relaxed) >= REFUSED_RUNNING_MAX && !self.is_proxy
+    }
+
+    /// The site that has the connection: of a proxy's that of the client for which it is busy, if it is for one alone.
+    fn holder(&self) -> AddressPrefix {
+        let own = self.share.prefix.site();
+        if !self.is_proxy {
+            return own;
+        }
+        let mut sites = self.turns().into_iter().map(|turn| turn.share.prefix.site());
+        match sites.next() {
+            Some(first) if sites.all(|site| site == first) => first,
+            _ => own,
+        }
     }
 
     fn turns(&self) -> Vec<Arc<Turn>> {

@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub(super) active_kept: u64,
     /// Records of people who are not on this node.
     pub(super) of_unknown: u64,
+    /// People with ids that are no account, so that nobody logs in with them.
+    pub(super) no_account: u64,
 }
 
 pub(super) fn as_json(tallies: &[(&Source, Tally)], sources: &Sources, is_dry_run: bool) -> Value {

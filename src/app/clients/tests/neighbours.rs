@@ -155,3 +155,36 @@ async fn a_young_handshake_that_goes_on_is_not_ended_for_its_neighbours() {
     }
     assert!(has_ended(&honest));
 }
+
+/// Behind a proxy all connections have one address. The one that a client's requests are on counts for that client.
+#[tokio::test(start_paused = true)]
+async fn a_proxys_connections_count_for_the_clients_they_are_busy_for() {
+    let proxy = AddressPrefix::of(IpAddr::from([10, 0, 0, 1]));
+    let of =
+        |site: u16, network: u16| AddressPrefix::of(IpAddr::from([0x2001, 0xdb8, site, network, 0, 0, 0, 1]));
+    let clients = Clients::new(64, 0);
+    let connect = || clients.connect(proxy, true);
+    let held: Vec<_> = (0..64).map(|_| connect().expect("a place")).collect();
+    // Of one client all of a site's networks, and two of each of two others.
+    let client_of = |at: u16| if at < 60 { of(7, at) } else { of(8 + (at - 60) / 2, 0) };
+    let ask = |connected: &Connected, client: AddressPrefix| {
+        clients.begin(&connected.connection, clients.share(client), 100)
+    };
+    let turns: Vec<_> = held.iter().zip(0..).map(|(at, number)| ask(at, client_of(number))).collect();
+    let newcomer = connect().expect("of the site that has most");
+    assert_eq!((ended(&held), has_ended(&newcomer)), (vec![0], false));
+    // Somebody who comes without the proxy has a place of that site too.
+    let direct = connected(&clients, 5);
+    assert_eq!((ended(&held), has_ended(&direct)), (vec![0, 1], false));
+    drop(turns);
+
+    // Where nobody knows whose they are, a proxy's connections do not end each other while they are busy.
+    let clients = Clients::new(4, 0);
+    let held: Vec<_> = (0..4).map(|_| clients.connect(proxy, true).expect("a place")).collect();
+    let both = |connected: &Connected| {
+        [1, 2].map(|site| clients.begin(&connected.connection, clients.share(of(site, 0)), 100))
+    };
+    let _turns: Vec<_> = held.iter().map(both).collect();
+    assert!(clients.connect(proxy, true).is_none());
+    assert_eq!(ended(&held), Vec::<usize>::new());
+}
