@@ -491,17 +491,21 @@ impl Signals {
     ) {
         let mut minutes = tokio::time::interval(Duration::from_secs(TLS_RELOAD_S));
         loop {
-            tokio::select! {
+            let is_asked = tokio::select! {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
-                _ = self.hangup.recv() => reload_rules(&config, &node).await,
+                _ = self.hangup.recv() => {
+                    reload_rules(&config, &node).await;
+                    true
+                }
                 _ = minutes.tick() => {
                     node.end_old_sessions();
                     settle_rules(&node).await;
+                    false
                 }
-            }
+            };
             if let Some(tls) = &tls {
-                refresh_certificate(tls);
+                tls.refresh(clock(), is_asked);
             }
         }
         tracing::info!("stopping");
@@ -545,14 +549,5 @@ async fn reload_rules(config: &Config, node: &Arc<Node>) {
         Err(error) => {
             tracing::error!(%error, "the access rules were not reloaded; the old ones stay in force")
         }
-    }
-}
-
-fn refresh_certificate(tls: &Tls) {
-    let outcome = tls.renew_if_due(clock()).and_then(|renewed| Ok(tls.reload()? || renewed));
-    match outcome {
-        Ok(true) => tracing::info!("the certificate has been replaced"),
-        Ok(false) => {}
-        Err(error) => tracing::error!(%error, "the certificate was not reloaded; the old one stays in force"),
     }
 }

@@ -32,11 +32,19 @@ pub struct Examined {
     pub faults: Vec<Fault>,
     /// What may not be meant, in sentences.
     pub warnings: Vec<String>,
+    /// What clients suffer from the certificates, in sentences. A start mends some of it.
+    pub certificate: Vec<String>,
 }
 
 impl Examined {
     /// What a node starts with all the same, in sentences.
     pub fn unwise(&self) -> Vec<String> {
+        let certificate = self.certificate.iter().cloned();
+        self.logged_before_start().into_iter().chain(certificate).collect()
+    }
+
+    /// [`Examined::unwise`] for the log of a start, which speaks of the certificates once it has mended them.
+    pub fn logged_before_start(&self) -> Vec<String> {
         let faults = self.faults.iter().filter(|fault| !fault.stops_the_node).map(Fault::to_string);
         faults.chain(self.warnings.iter().cloned()).collect()
     }
@@ -63,8 +71,9 @@ impl Loaded {
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
         if let Some(settings) = self.config.tls_settings() {
-            examined.warnings.extend(settings.uncovered_warning());
-            examined.warnings.extend(settings.long_validity_warning());
+            // A pair that cannot be read is a fault.
+            let concerns = settings.concerns(system_time()).unwrap_or_default();
+            examined.certificate.extend(concerns.iter().map(ToString::to_string));
         }
         self.centre(&mut examined);
         let is_running = self.is_running();
@@ -227,8 +236,7 @@ impl Loaded {
         let Some(settings) = self.config.tls_settings().filter(is_looked_at) else {
             return faults;
         };
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms()).unwrap_or_default());
-        let Err(error) = settings.examine(now) else {
+        let Err(error) = settings.examine(system_time()) else {
             return faults;
         };
         let fault = |key: &str| self.origins.fault(key, error.to_string());
@@ -334,6 +342,10 @@ fn cannot_hold(directory: &Path) -> Option<io::Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
         Err(error) => Some(error),
     }
+}
+
+fn system_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms()).unwrap_or_default())
 }
 
 fn missing(error: &io::Error) -> bool {

@@ -1,8 +1,11 @@
 //! `doctor`: what is found, how bad it is, and that it says what to do.
 
+use std::time::UNIX_EPOCH;
+
 use rcgen::{CertificateParams, KeyPair};
 use thalamus_edge::app::now_ms;
 use thalamus_edge::store::{StoreError, Tx};
+use thalamus_edge::tls::{Tls, TlsSettings};
 use time::{Duration as Span, OffsetDateTime};
 
 use super::*;
@@ -179,7 +182,7 @@ fn certificates_are_watched() {
     for (days, health, words) in [
         (-1, "wrong", "authority (ca.pem) ended at 20"),
         (100, "warning", "authority (ca.pem) ends at 20"),
-        (500, "ok", "the first start makes it"),
+        (500, "wrong", "ca-key.pem is missing"),
     ] {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.not_before = now - Span::days(2);
@@ -204,9 +207,32 @@ fn certificates_are_watched() {
     let early = file(&clinic, "own.pem", &params.self_signed(&key).unwrap().pem(), 0o644);
     let own = secure.with("SERVER__CERTIFICATE", &early).with("SERVER__KEY", &key_file);
     finds(&own, "certificate", "wrong", "does not hold before");
+    // As `check` says it.
+    let checked = own.run(&["check"]).ends(0);
+    assert!(checked.out.contains("does not hold before"), "{}", checked.out);
     file(&clinic, "own.pem", "no certificate", 0o644);
     let own = secure.with("SERVER__CERTIFICATE", clinic.path("own.pem").to_str().unwrap());
     finds(&own.with("SERVER__KEY", &key_file), "certificate", "wrong", "own.pem");
+}
+
+/// The node starts, and `check`, its log and `doctor` say the same.
+#[test]
+fn a_damaged_authority_is_told_while_the_certificate_still_holds() {
+    let secure = Clinic::new().with("SERVER__TLS", "true");
+    let tls = secure.data().join("tls");
+    let settings = TlsSettings { directory: tls.clone(), own: None, names: Vec::new() };
+    Tls::load(settings.clone(), UNIX_EPOCH + Duration::from_millis(now_ms() as u64)).unwrap();
+    for (name, health) in [("ca.pem", "warning"), ("ca-key.pem", "wrong")] {
+        let path = tls.join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        finds(&secure, "certificate", health, "the authority of this box is damaged");
+        let checked = secure.run(&["check"]).ends(0);
+        assert!(checked.out.contains("the authority of this box is damaged"), "{}", checked.out);
+        secure.serve(&[]).stop();
+    }
+    finds(&secure, "certificate", "wrong", "ca-key.pem holds no key that can be read");
 }
 
 #[test]

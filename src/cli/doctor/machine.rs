@@ -1,6 +1,7 @@
 //! Floor 5. What `doctor` finds on this machine without the node: settings, secrets, clock, disk, certificate, backups.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::findings::{Findings, Health};
 use super::{CLOCK_TOLERANCE_MS, DAY_MS};
@@ -11,12 +12,8 @@ use crate::cli::clear_copies::clear_files;
 use crate::config::{Config, Loaded, is_open_to_others};
 use crate::store::free_bytes_at;
 use crate::sync::time_text;
-use crate::tls::RELEASE_EPOCH_S;
+use crate::tls::{Concern, RELEASE_EPOCH_S};
 
-/// When somebody should see to another certificate of the box's own authority: as long as a server certificate serves.
-const AUTHORITY_WARNED_DAYS: i64 = 397;
-/// When somebody should see to another certificate; a node has renewed its own long before.
-const CERTIFICATE_WARNED_DAYS: i64 = 30;
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
 
@@ -182,17 +179,8 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
             "[server] tls = true",
         );
     };
-    let is_own = settings.own.is_some();
-    let remedy = match is_own {
-        true => {
-            "put a new pair in the place of [server] certificate and key, then systemctl reload thalamus-edge"
-        }
-        false => "systemctl restart thalamus-edge, which signs a new one",
-    };
-    let authority_end_ms = match settings.authority_end_s() {
-        Ok(end_s) => {
-            end_s.and_then(|end_s| i64::try_from(end_s).ok()).map(|end_s| end_s.saturating_mul(1000))
-        }
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
+    match settings.concerns(now) {
         Err(error) => {
             return found.wrong(
                 ABOUT,
@@ -200,48 +188,22 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
                 "put it right, then systemctl restart thalamus-edge",
             );
         }
-    };
-    if let Some(end_ms) = authority_end_ms.filter(|end_ms| *end_ms - now_ms < AUTHORITY_WARNED_DAYS * DAY_MS)
-    {
-        // With its key the node has made another by then.
-        const REMEDY: &str = "put tls/ca-key.pem back into the data directory, or remove tls/ca.pem for another \
-                              authority; systemctl restart thalamus-edge; then give clients the new tls/ca.pem";
-        let at = time_text(end_ms);
-        return match end_ms <= now_ms {
-            true => found.wrong(
-                ABOUT,
-                format!("the box's own authority (ca.pem) ended at {at}: clients refuse all that it signs"),
-                REMEDY,
-            ),
-            false => {
-                found.warning(ABOUT, format!("the box's own authority (ca.pem) ends at {at}"), REMEDY);
+        Ok(concerns) if !concerns.is_empty() => {
+            for Concern { is_grave, finding, remedy } in concerns {
+                let health = if is_grave { Health::Wrong } else { Health::Warning };
+                found.found(ABOUT, health, finding, remedy);
             }
-        };
+            return;
+        }
+        Ok(_) => {}
     }
     match settings.validity_s() {
-        Err(error) => {
-            found.wrong(ABOUT, error.to_string(), "put it right, then systemctl restart thalamus-edge")
-        }
-        Ok(None) => found.ok(ABOUT, "the first start makes it"),
-        Ok(Some((begin_s, _))) if begin_s.saturating_mul(1000) > now_ms => {
-            let finding = format!("does not hold before {}", time_text(begin_s.saturating_mul(1000)));
-            found.wrong(ABOUT, finding, "look at the clock, or at [server] certificate");
-        }
         Ok(Some((_, end_s))) => {
             let end_ms = end_s.saturating_mul(1000);
-            let (days, at) = ((end_ms - now_ms).div_euclid(DAY_MS), time_text(end_ms));
-            match days {
-                ..0 => found.wrong(ABOUT, format!("ended at {at}"), remedy),
-                // A node renews its own by then.
-                _ if days < CERTIFICATE_WARNED_DAYS => {
-                    found.warning(ABOUT, format!("ends in {days} days, at {at}"), remedy)
-                }
-                _ => match settings.long_validity_warning() {
-                    Some(warning) => found.warning(ABOUT, warning, remedy),
-                    None => found.ok(ABOUT, format!("ends in {days} days, at {at}")),
-                },
-            }
+            let days = (end_ms - now_ms).div_euclid(DAY_MS);
+            found.ok(ABOUT, format!("ends in {days} days, at {}", time_text(end_ms)));
         }
+        _ => found.ok(ABOUT, "the first start makes it"),
     }
 }
 
