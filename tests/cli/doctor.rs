@@ -110,7 +110,9 @@ fn backups_are_looked_for() {
     ] {
         let name = format!("clinic-0000000{number}-{time}.backup");
         fs::write(directory.join(&name), "made").unwrap();
-        fs::write(directory.join(name + ".sha256"), "").unwrap();
+        // Of "made".
+        let sum = "ea0890697a77af0a2e054cccec587c8a42feb5cf38e778c6c6e2a96bfb945c0b";
+        fs::write(directory.join(name + ".sha256"), sum).unwrap();
         finds(&clinic, "backups", health, words);
     }
 }

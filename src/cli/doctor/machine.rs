@@ -235,6 +235,17 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
     };
     let made_ms = last.created_s.saturating_mul(1000);
     let finding = format!("the last one is of {}, {} bytes", time_text(made_ms), last.bytes);
+    if backup::is_as_written(&last) == Some(false) {
+        let finding = format!(
+            "{finding}, and it is damaged: the SHA-256 of {} is not the one that stands beside it",
+            last.file.display()
+        );
+        return found.wrong(
+            ABOUT,
+            finding,
+            "thalamus-edge backup create now, and another disk; thalamus-edge backup list names those that are whole",
+        );
+    }
     if made_ms > now_ms + CLOCK_TOLERANCE_MS {
         let finding = format!("{finding}, which is in the future");
         return found.warning(ABOUT, finding, "look at the clock: it was ahead then, or is behind now");
