@@ -214,7 +214,7 @@ impl App {
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
-            let proxies = Proxies::new(self.config.trusted_proxies());
+            let proxies = Proxies::new(self.config.trusted_proxies(), self.config.server.proxy_header);
             let body_bytes_max =
                 self.node.settings.content_limit_bytes.max(self.node.settings.body_limit_bytes);
             let connections = Connections::within_descriptors(proxies, body_bytes_max);

@@ -43,6 +43,7 @@ use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_B
 use crate::tls::{OwnCertificate, TlsSettings};
 pub use fault::Fault;
 pub use loaded::{Loaded, read_text};
+pub use networks::ProxyHeader;
 pub use outside::Examined;
 
 /// Read when no file is named, if it is there.
@@ -98,6 +99,7 @@ pub struct Server {
     pub names: Vec<String>,
     /// Each an address or a network: read them through [`Config::trusted_proxies`].
     trusted_proxies: Vec<String>,
+    pub proxy_header: ProxyHeader,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -218,6 +220,7 @@ impl Default for Server {
             key: None,
             names: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::Either,
         }
     }
 }
