@@ -44,7 +44,7 @@ use crate::tls::{OwnCertificate, TlsSettings};
 pub use fault::Fault;
 pub use loaded::{Loaded, read_text};
 pub use networks::ProxyHeader;
-pub use outside::Examined;
+pub use outside::{Examined, close_to_others, open_to_others};
 
 /// Read when no file is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/thalamus-edge/config.toml";

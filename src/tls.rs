@@ -8,6 +8,7 @@ mod authority;
 mod authority_parts;
 mod concerns;
 mod constraints;
+mod pem;
 
 use std::fmt;
 use std::io;
@@ -17,8 +18,6 @@ use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -278,14 +277,14 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
 /// [`read_pair`] for PEM that is, or will be, in those files.
 fn parse_pair(certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKey, TlsError> {
     let ((certificate, certificate_pem), (key, key_pem)) = (certificate, key);
-    let chain = CertificateDer::pem_slice_iter(certificate_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| file_error(certificate, e))?;
-    if chain.is_empty() {
-        return Err(file_error(certificate, "holds no certificate"));
+    let chain = pem::certificates(certificate_pem).map_err(|problem| file_error(certificate, problem))?;
+    let private = pem::private_key(key_pem).map_err(|problem| file_error(key, problem))?;
+    if provider().key_provider.load_private_key(private.clone_key()).is_err() {
+        return Err(file_error(
+            key,
+            format!("holds a key that clients do not accept; these they do: {}", pem::KEY_KINDS),
+        ));
     }
-    let private = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|_| file_error(key, "holds no private key that can be read"))?;
     CertifiedKey::from_der(chain, private, &provider()).map_err(|e| match e {
         rustls::Error::InconsistentKeys(_) => {
             file_error(key, format!("is not the key of {}", certificate.display()))

@@ -12,9 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
-use super::fault::Fault;
-use super::{Config, ConfigError, Loaded, check, schedules};
+use super::fault::{Fault, Place};
+use super::{Config, ConfigError, DEFAULT_FILE, Loaded, check, is_open_to_others, schedules};
 use crate::app::{control_socket, now_ms, store_file};
+use crate::central::Protection;
 use crate::demo;
 use crate::domain::access::{Acl, END_USER};
 use crate::files::read_configured;
@@ -70,6 +71,10 @@ impl Loaded {
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
+        examined.warnings.extend(self.open_secrets());
+        if let Ok(Some((finding, remedy))) = self.config.centre_weakness() {
+            examined.warnings.push(format!("the way to the centre is {finding}; {remedy}"));
+        }
         if let Some(settings) = self.config.tls_settings() {
             // A pair that cannot be read is a fault.
             let concerns = settings.concerns(system_time()).unwrap_or_default();
@@ -93,6 +98,18 @@ impl Loaded {
             self.schedules().into_iter().chain(self.reserve()).chain(self.backup_directory());
         examined.faults.extend(serving_without.map(Fault::not_stopping));
         examined
+    }
+
+    /// Files with a password or a key that everybody may read. The store's key is a fault then.
+    fn open_secrets(&self) -> Vec<String> {
+        let file = match self.origins.place("central.uri") {
+            Some(Place::Line(file, _)) => file,
+            _ => PathBuf::from(DEFAULT_FILE),
+        };
+        let files = self.config.secret_files(&file).into_iter();
+        let files = files.filter(|file| Some(file) != self.config.store.key_file.as_ref());
+        let files = files.filter(|file| is_open_to_others(file).unwrap_or(false));
+        files.map(|file| format!("{}; {}", open_to_others(&file), close_to_others(&file))).collect()
     }
 
     /// The faults in an error about what a key names.
@@ -352,7 +369,39 @@ fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Says that a file with a password or key is open.
+pub fn open_to_others(file: &Path) -> String {
+    format!("everybody on this machine may read {}", file.display())
+}
+
+/// What to do about it.
+pub fn close_to_others(file: &Path) -> String {
+    format!("chmod o= {}, and change the password or key in it", file.display())
+}
+
 impl Config {
+    /// Who else can read what travels to the centre, and what to do about it; `None` if nobody can, or if there is no
+    /// centre.
+    pub fn centre_weakness(&self) -> Result<Option<(&'static str, &'static str)>, ConfigError> {
+        let Some(centre) = self.centre()? else {
+            return Ok(None);
+        };
+        let is_local = self.is_centre_local()?;
+        // What is wrong with the address itself is found with it.
+        Ok(match centre.protection() {
+            Err(_) | Ok(Protection::Full) => None,
+            Ok(_) if is_local => None,
+            Ok(Protection::NotProved) => Some((
+                "encrypted to whoever answers: certificates are not checked",
+                "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
+            )),
+            Ok(Protection::None) => Some((
+                "not encrypted: whoever is in between reads and changes health records",
+                "tls=true in the address, or a VPN",
+            )),
+        })
+    }
+
     /// Said wherever plain HTTP leaves this machine.
     pub fn plain_http_warning(&self) -> Option<&'static str> {
         let is_open = !self.server.tls && !self.server.listen.ip().is_loopback();

@@ -2,6 +2,7 @@
 
 mod damage;
 mod own;
+mod spelled;
 
 use super::authority::{
     CA_KEY_FILE, RELEASE_EPOCH_S, authority_params, names, parse_fib_trie, parse_if_inet6, validity_of,
@@ -13,7 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustls::client::Resumption;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, ServerConnection};
 use rustls::{SupportedProtocolVersion, version};

@@ -134,6 +134,7 @@ fn rules_and_secrets_are_read_as_the_node_reads_them() {
     let uri = file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o644);
     let told = clinic.with("CENTRAL__URI_FILE", &uri);
     finds(&told, "secrets", "wrong", &uri);
+    told.run(&["check"]).ends(0).says(&format!("everybody on this machine may read {uri}"));
     file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o640);
     finds(&told, "secrets", "ok", "no file");
     fs::remove_file(&uri).unwrap();
@@ -165,6 +166,8 @@ fn the_way_to_the_centre_is_judged_by_its_address() {
     ] {
         let told = clinic.with("CENTRAL__URI", uri);
         finds(&told, "way to the centre", health, words);
+        let is_said = told.run(&["check"]).out.contains("the way to the centre is");
+        assert_eq!(is_said, health == "wrong" && !words.is_empty(), "`check` says what is wrong: {uri}");
         assert!(!told.run(&["doctor"]).out.contains("xyzzy"), "{uri}");
     }
     finds(&clinic.with("CENTRAL__URI_FILE", "/nonexistent"), "way to the centre", "wrong", "/nonexistent");

@@ -9,7 +9,7 @@ use crate::app;
 use crate::backup::{self, Weakness};
 use crate::central::Protection;
 use crate::cli::clear_copies::clear_files;
-use crate::config::{Config, Loaded, is_open_to_others};
+use crate::config::{Config, Loaded, close_to_others, is_open_to_others, open_to_others};
 use crate::store::free_bytes_at;
 use crate::sync::time_text;
 use crate::tls::{Concern, RELEASE_EPOCH_S};
@@ -48,16 +48,12 @@ pub(super) fn secrets(found: &mut Findings, config: &Config, file: &Path) {
     for file in config.secret_files(file) {
         let is_open = is_open_to_others(&file);
         is_closed &= matches!(is_open, Ok(false));
-        let file = file.display();
         match is_open {
             Ok(false) => {}
-            Ok(true) => found.wrong(
-                ABOUT,
-                format!("everybody on this machine may read {file}"),
-                format!("chmod o= {file}, and change the password or key in it"),
-            ),
+            Ok(true) => found.wrong(ABOUT, open_to_others(&file), close_to_others(&file)),
             Err(error) => {
-                found.warning(ABOUT, format!("{file}: {error}"), "run this as root, or put it back")
+                let finding = format!("{}: {error}", file.display());
+                found.warning(ABOUT, finding, "run this as root, or put it back")
             }
         }
     }
@@ -274,18 +270,14 @@ pub(super) fn way_to_centre(found: &mut Findings, config: &Config) {
         }
     };
     match centre.protection() {
-        Err(error) => found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file"),
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file")
+        }
         Ok(Protection::Full) => found.ok(ABOUT, "encrypted, and the server has to prove who it is"),
-        Ok(_) if is_local => found.ok(ABOUT, "within this machine"),
-        Ok(Protection::NotProved) => found.wrong(
-            ABOUT,
-            "encrypted to whoever answers: certificates are not checked",
-            "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
-        ),
-        Ok(Protection::None) => found.wrong(
-            ABOUT,
-            "not encrypted: whoever is in between reads and changes health records",
-            "tls=true in the address, or a VPN",
-        ),
+        Ok(Protection::NotProved | Protection::None) => match config.centre_weakness() {
+            Ok(Some((finding, remedy))) => found.wrong(ABOUT, finding, remedy),
+            _ if is_local => found.ok(ABOUT, "within this machine"),
+            _ => {}
+        },
     }
 }
