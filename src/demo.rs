@@ -17,17 +17,16 @@ const PROFESSIONAL_HASH: &str = PUBLIC_PASSWORD_HASHES[0];
 const PATIENT_HASH: &str = PUBLIC_PASSWORD_HASHES[1];
 const ADMINISTRATOR_HASH: &str = PUBLIC_PASSWORD_HASHES[2];
 
-/// Fills an empty store; returns false and changes nothing if there are records already. All of it is there or nothing,
-/// whenever the process ends.
+/// Fills an empty store; returns false and changes nothing if there are records already.
 pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
     if !store.read()?.is_empty()? {
         return Ok(false);
     }
-    let edits = records().into_iter().map(|(kind, document)| {
+    for (kind, document) in records() {
         let id = document.get_str("_id").unwrap_or_default().to_owned();
         let grants = (id == ADMINISTRATOR).then(|| vec!["root".to_owned()]);
         let content = document.contains_key("content").then(|| (picture_hash(), PICTURE.into()));
-        Edit {
+        let edit = Edit {
             grant: Grant::operator(uid, Verb::Post, kind),
             id,
             expected: None,
@@ -36,9 +35,9 @@ pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
             grants,
             content,
             closes: None,
-        }
-    });
-    store.edit_all(edits.collect()).await?;
+        };
+        store.edit(edit).await?;
+    }
     Ok(true)
 }
 
