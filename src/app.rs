@@ -217,7 +217,7 @@ impl App {
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
-            let proxies = Proxies::new(self.config.trusted_proxies());
+            let proxies = Proxies::new(self.config.trusted_proxies(), self.config.server.proxy_header);
             let body_bytes_max =
                 self.node.settings.content_limit_bytes.max(self.node.settings.body_limit_bytes);
             let connections = Connections::within_descriptors(proxies, body_bytes_max);
@@ -494,17 +494,21 @@ impl Signals {
     ) {
         let mut minutes = tokio::time::interval(Duration::from_secs(TLS_RELOAD_S));
         loop {
-            tokio::select! {
+            let is_asked = tokio::select! {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
-                _ = self.hangup.recv() => reload_rules(&config, &node).await,
+                _ = self.hangup.recv() => {
+                    reload_rules(&config, &node).await;
+                    true
+                }
                 _ = minutes.tick() => {
                     node.end_old_sessions();
                     settle_rules(&node).await;
+                    false
                 }
-            }
+            };
             if let Some(tls) = &tls {
-                refresh_certificate(tls);
+                tls.refresh(clock(), is_asked);
             }
         }
         tracing::info!("stopping");
@@ -548,14 +552,5 @@ async fn reload_rules(config: &Config, node: &Arc<Node>) {
         Err(error) => {
             tracing::error!(%error, "the access rules were not reloaded; the old ones stay in force")
         }
-    }
-}
-
-fn refresh_certificate(tls: &Tls) {
-    let outcome = tls.renew_if_due(clock()).and_then(|renewed| Ok(tls.reload()? || renewed));
-    match outcome {
-        Ok(true) => tracing::info!("the certificate has been replaced"),
-        Ok(false) => {}
-        Err(error) => tracing::error!(%error, "the certificate was not reloaded; the old one stays in force"),
     }
 }

@@ -43,7 +43,8 @@ use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_B
 use crate::tls::{OwnCertificate, TlsSettings};
 pub use fault::Fault;
 pub use loaded::{Loaded, read_text};
-pub use outside::Examined;
+pub use networks::ProxyHeader;
+pub use outside::{Examined, close_to_others, open_to_others};
 
 /// Read when no file is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/thalamus-edge/config.toml";
@@ -98,6 +99,7 @@ pub struct Server {
     pub names: Vec<String>,
     /// Each an address or a network: read them through [`Config::trusted_proxies`].
     trusted_proxies: Vec<String>,
+    pub proxy_header: ProxyHeader,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -218,6 +220,7 @@ impl Default for Server {
             key: None,
             names: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::Either,
         }
     }
 }

@@ -5,18 +5,19 @@
 //! runs out or the box is called something else. A bad pair never replaces a good one.
 
 mod authority;
+mod authority_parts;
+mod concerns;
 mod constraints;
+mod pem;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -24,12 +25,9 @@ use rustls::version::{TLS12, TLS13};
 use crate::files::read_configured;
 use authority::Making;
 pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_AFTER_DAYS, is_certifiable};
+pub use concerns::Concern;
 
 const DAY_S: i64 = 24 * 60 * 60;
-/// How long a server certificate may hold for clients to take it: below an authority that people have added themselves,
-/// and below one that came with the device.
-const PRIVATE_DAYS_MAX: i64 = 825;
-const PUBLIC_DAYS_MAX: i64 = 398;
 
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,78 +54,30 @@ impl TlsSettings {
             return Ok(None);
         }
         let pair = read_pair(&certificate, &key)?;
-        let (mut begin, mut end) = (i64::MIN, i64::MAX);
-        for der in &pair.cert {
-            let parsed = x509_parser::parse_x509_certificate(der);
-            let (_, parsed) = parsed.map_err(|error| file_error(&certificate, error))?;
-            let validity = parsed.validity();
-            begin = begin.max(validity.not_before.timestamp());
-            end = end.min(validity.not_after.timestamp());
-        }
-        Ok(Some((begin, end)))
+        validity_of_all(&pair).map(Some).map_err(|error| file_error(&certificate, error))
     }
 
     /// Whether [`Tls::load`] would find or make a pair. Writes nothing.
     pub fn examine(&self, now: SystemTime) -> Result<(), TlsError> {
-        match &self.own {
-            Some(own) => read_pair(&own.certificate, &own.key).map(drop),
-            None => authority::ready_pair(self, now, Making::Nothing).map(drop),
+        self.pair(now, Making::Nothing).map(drop)
+    }
+
+    /// The pair to begin with. What keeps the box from making another one does not keep it from serving with the one that
+    /// it has.
+    fn pair(&self, now: SystemTime, making: Making) -> Result<CertifiedKey, TlsError> {
+        let (certificate, key) = self.files();
+        if self.own.is_some() {
+            return read_pair(&certificate, &key);
         }
-    }
-
-    /// When the certificate of the box's own authority ends, in seconds since 1970: clients accept nothing that it has
-    /// signed from then on. `None` with the operator's own pair, and before the first start.
-    pub fn authority_end_s(&self) -> Result<Option<u64>, TlsError> {
-        match self.own {
-            Some(_) => Ok(None),
-            None => authority::authority_end_s(&self.directory),
-        }
-    }
-
-    /// Names of this node that the box's own authority may not vouch for, because the node got them after its certificate
-    /// was made: the server certificate does without them. Empty with the operator's own pair.
-    pub fn uncovered_names(&self) -> Vec<String> {
-        if self.own.is_some() { Vec::new() } else { authority::uncovered(self) }
-    }
-
-    /// What to do about [`TlsSettings::uncovered_names`], in a sentence; `None` if there are none.
-    pub fn uncovered_warning(&self) -> Option<String> {
-        let names = self.uncovered_names();
-        (!names.is_empty()).then(|| {
-            format!(
-                "the authority of this box may not vouch for {}: its certificate was made before the node had that name, so \
-                 clients refuse it there. To change that, remove {} and restart; then every client must be given the new \
-                 file",
-                names.join(", "),
-                self.directory.join(authority::CA_FILE).display()
-            )
+        authority::ready_pair(self, now, making).map(|ready| ready.pair).or_else(|error| {
+            let Ok(held) = read_pair(&certificate, &key) else {
+                return Err(error);
+            };
+            if making == Making::Files {
+                tracing::error!(%error, "no server certificate could be made: serving with the one that is there");
+            }
+            Ok(held)
         })
-    }
-
-    /// Says that clients refuse the operator's own certificate because it holds for too long, however right it is
-    /// otherwise. The limits are those of Apple (support.apple.com/103769 and 102028); other browsers follow. `None` too if it
-    /// cannot be read, which is a fault of its own.
-    pub fn long_validity_warning(&self) -> Option<String> {
-        let own = self.own.as_ref()?;
-        let pair = read_pair(&own.certificate, &own.key).ok()?;
-        let (_, leaf) = x509_parser::parse_x509_certificate(pair.cert.first()?).ok()?;
-        let validity = leaf.validity();
-        let seconds = validity.not_after.timestamp().saturating_sub(validity.not_before.timestamp());
-        let is_longer = |days: i64| seconds > days * DAY_S;
-        let refused = match () {
-            () if is_longer(PRIVATE_DAYS_MAX) => format!(
-                "devices of Apple and others refuse more than {PRIVATE_DAYS_MAX} days, whatever authority signed it"
-            ),
-            () if is_longer(PUBLIC_DAYS_MAX) => format!(
-                "browsers refuse more than {PUBLIC_DAYS_MAX} days if a public authority signed it, and some in any case"
-            ),
-            () => return None,
-        };
-        let file = own.certificate.display();
-        let days = seconds.div_euclid(DAY_S);
-        Some(format!(
-            "{file} holds for {days} days, and {refused}: have it signed for at most {PUBLIC_DAYS_MAX}"
-        ))
     }
 
     fn files(&self) -> (PathBuf, PathBuf) {
@@ -168,20 +118,55 @@ fn file_error(path: &Path, message: impl fmt::Display) -> TlsError {
 pub struct Tls {
     settings: TlsSettings,
     in_force: Arc<InForce>,
+    /// What the log has said of the certificates.
+    said: Mutex<Vec<String>>,
 }
 
 impl Tls {
     /// Loads the pair, making the box's own at the first start. `now` may be any time: a clock that is
-    /// behind this release is not believed, and that is said in the log.
+    /// behind this release is not believed, and that is said in the log. So is what clients suffer from the pair.
     pub fn load(settings: TlsSettings, now: SystemTime) -> Result<Tls, TlsError> {
-        let pair = match &settings.own {
-            Some(own) => read_pair(&own.certificate, &own.key)?,
-            None => authority::ready_pair(&settings, now, Making::Files)?.pair,
-        };
-        if let Some(warning) = settings.uncovered_warning() {
-            tracing::warn!("{warning}");
+        let pair = settings.pair(now, Making::Files)?;
+        let in_force = Arc::new(InForce(RwLock::new(Arc::new(pair))));
+        let tls = Tls { settings, in_force, said: Mutex::default() };
+        tls.tell(now, None);
+        Ok(tls)
+    }
+
+    /// Renews the box's own certificate if that is due, reads the files again, and says in the log what has changed; with
+    /// `is_asked` all that there is to say. To be called on SIGHUP and every minute.
+    pub fn refresh(&self, now: SystemTime, is_asked: bool) {
+        if is_asked {
+            self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
-        Ok(Tls { settings, in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))) })
+        match self.renew_if_due(now).and_then(|renewed| Ok(self.reload(now)? || renewed)) {
+            Ok(is_new) => {
+                if is_new {
+                    tracing::info!("the certificate has been replaced");
+                }
+                self.tell(now, None);
+            }
+            Err(error) => self.tell(now, Some(&error)),
+        }
+    }
+
+    /// Says what there is to say of the certificates and was not said before.
+    fn tell(&self, now: SystemTime, refused: Option<&TlsError>) {
+        const KEPT: &str = "the certificate was not reloaded; the old one stays in force";
+        let refused = refused.map(|error| (true, format!("{KEPT}: {error}")));
+        // A pair that cannot be read was refused.
+        let concerns = self.settings.concerns(now).unwrap_or_default();
+        let concerns = concerns.iter().map(|concern| (concern.is_grave, concern.to_string()));
+        let found: Vec<_> = refused.into_iter().chain(concerns).collect();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for (is_grave, text) in &found {
+            match (said.contains(text), is_grave) {
+                (true, _) => {}
+                (false, true) => tracing::error!("{text}"),
+                (false, false) => tracing::warn!("{text}"),
+            }
+        }
+        *said = found.into_iter().map(|(_, text)| text).collect();
     }
 
     /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1; later changes of the pair apply to new connections.
@@ -197,10 +182,19 @@ impl Tls {
 
     /// Reads the files again: on SIGHUP, and now and then, because whoever renews an operator's
     /// certificate may tell nobody. True if the pair has changed. On an error the old pair stays: one
-    /// half may be replaced and the other not yet, so asking again later is right.
-    pub fn reload(&self) -> Result<bool, TlsError> {
+    /// half may be replaced and the other not yet, so asking again later is right. A pair that does not hold at that time
+    /// takes no place of one that does.
+    pub fn reload(&self, now: SystemTime) -> Result<bool, TlsError> {
         let (certificate, key) = self.settings.files();
         let pair = read_pair(&certificate, &key)?;
+        let held = Arc::clone(&self.in_force.0.read().unwrap_or_else(PoisonError::into_inner));
+        if held.cert != pair.cert
+            && !authority::is_clock_behind(now)
+            && is_holding(&held, now)
+            && !is_holding(&pair, now)
+        {
+            return Err(file_error(&certificate, "does not hold now, by the clock of this machine"));
+        }
         Ok(self.in_force.replace(pair))
     }
 
@@ -247,6 +241,29 @@ impl fmt::Debug for InForce {
     }
 }
 
+/// From when until when all certificates of a pair hold, in seconds since 1970.
+fn validity_of_all(pair: &CertifiedKey) -> Result<(i64, i64), String> {
+    let (mut begin, mut end) = (i64::MIN, i64::MAX);
+    for der in &pair.cert {
+        let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
+        let validity = parsed.validity();
+        begin = begin.max(validity.not_before.timestamp());
+        end = end.min(validity.not_after.timestamp());
+    }
+    Ok((begin, end))
+}
+
+fn is_holding(pair: &CertifiedKey, now: SystemTime) -> bool {
+    let now_s = seconds_of(now);
+    validity_of_all(pair).is_ok_and(|(begin_s, end_s)| begin_s <= now_s && now_s <= end_s)
+}
+
+/// Seconds since 1970.
+fn seconds_of(now: SystemTime) -> i64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
 /// Named explicitly wherever one is needed: with two in the build rustls would not choose by itself.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -260,14 +277,14 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
 /// [`read_pair`] for PEM that is, or will be, in those files.
 fn parse_pair(certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKey, TlsError> {
     let ((certificate, certificate_pem), (key, key_pem)) = (certificate, key);
-    let chain = CertificateDer::pem_slice_iter(certificate_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| file_error(certificate, e))?;
-    if chain.is_empty() {
-        return Err(file_error(certificate, "holds no certificate"));
+    let chain = pem::certificates(certificate_pem).map_err(|problem| file_error(certificate, problem))?;
+    let private = pem::private_key(key_pem).map_err(|problem| file_error(key, problem))?;
+    if provider().key_provider.load_private_key(private.clone_key()).is_err() {
+        return Err(file_error(
+            key,
+            format!("holds a key that clients do not accept; these they do: {}", pem::KEY_KINDS),
+        ));
     }
-    let private = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|_| file_error(key, "holds no private key that can be read"))?;
     CertifiedKey::from_der(chain, private, &provider()).map_err(|e| match e {
         rustls::Error::InconsistentKeys(_) => {
             file_error(key, format!("is not the key of {}", certificate.display()))

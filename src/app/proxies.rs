@@ -8,21 +8,32 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
+use crate::config::ProxyHeader;
 use crate::http::FORWARDED_PROTO;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The addresses of proxies that are believed.
+/// The addresses of proxies that are believed, and the header in which they say who the client is.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Proxies(Vec<IpNet>);
+pub(super) struct Proxies {
+    trusted: Vec<IpNet>,
+    header: ProxyHeader,
+}
+
+/// The client, and how many entries stand behind its own in the header that names it.
+#[derive(Debug, Clone, Copy)]
+struct Traced {
+    client: IpAddr,
+    from_end: usize,
+}
 
 impl Proxies {
-    pub(super) fn new(trusted: Vec<IpNet>) -> Proxies {
-        Proxies(trusted)
+    pub(super) fn new(trusted: Vec<IpNet>, header: ProxyHeader) -> Proxies {
+        Proxies { trusted, header }
     }
 
     pub(super) fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|net| net.contains(&address))
+        self.trusted.iter().any(|net| net.contains(&address))
     }
 
     /// The client of a request that came from `peer`. Leaves in the headers only what is true.
@@ -33,63 +44,74 @@ impl Proxies {
             headers.remove(FORWARDED_PROTO);
             return peer;
         }
-        let hops = hops(headers);
-        // Each proxy adds who it was asked by at the end; the first who is no proxy of ours is the client, and what
-        // stands before, the client may have written.
-        let (mut client, mut from_end) = (peer, 0);
-        for (at, hop) in hops.iter().rev().enumerate() {
-            // Who is hidden there was seen by a proxy of ours all the same.
-            from_end = at;
-            let Some(address) = address(hop) else {
-                break;
-            };
-            client = address;
-            if !self.trusts(address) {
-                break;
+        // What the proxy does not set, it may pass on from the client.
+        match self.header {
+            ProxyHeader::Either => {}
+            ProxyHeader::XForwardedFor => drop(headers.remove(header::FORWARDED)),
+            ProxyHeader::Forwarded => {
+                headers.remove(FORWARDED_FOR);
+                headers.remove(FORWARDED_PROTO);
             }
         }
-        let scheme = scheme(headers, from_end);
+        let trace = |name: &HeaderName, hops: Vec<String>| {
+            headers.contains_key(name).then(|| self.trace(peer, &hops))
+        };
+        let by_list = trace(&FORWARDED_FOR, values(headers, &FORWARDED_FOR));
+        let by_standard = trace(&header::FORWARDED, forwarded(headers, "for"));
+        let traced = match (by_list, by_standard) {
+            // One of them is the client's own word, and nobody knows which.
+            (Some(list), Some(standard)) if list.client != standard.client => None,
+            (Some(traced), _) | (None, Some(traced)) => Some(traced),
+            (None, None) => Some(Traced { client: peer, from_end: 0 }),
+        };
+        let scheme = traced.and_then(|traced| scheme(headers, traced.from_end));
         headers.remove(FORWARDED_PROTO);
         if let Some(scheme) =
             scheme.and_then(|scheme| HeaderValue::from_str(&scheme.to_ascii_lowercase()).ok())
         {
             headers.insert(FORWARDED_PROTO, scheme);
         }
-        client
+        traced.map_or(peer, |traced| traced.client)
+    }
+
+    /// Each proxy adds who it was asked by at the end; the first who is no proxy of ours is the client, and what stands
+    /// before, the client may have written.
+    fn trace(&self, peer: IpAddr, hops: &[String]) -> Traced {
+        let mut traced = Traced { client: peer, from_end: 0 };
+        for (at, hop) in hops.iter().rev().enumerate() {
+            // Who is hidden there was seen by a proxy of ours all the same.
+            traced.from_end = at;
+            let Some(address) = address(hop) else {
+                break;
+            };
+            traced.client = address;
+            if !self.trusts(address) {
+                break;
+            }
+        }
+        traced
     }
 }
 
 /// How the client speaks to the first proxy: what the proxy says that also says who the client is, so many entries
-/// before the last. A single `X-Forwarded-Proto` is of all of them.
+/// before the last. A single `X-Forwarded-Proto` is of all of them. Where both headers say it, they have to agree.
 fn scheme(headers: &HeaderMap, from_end: usize) -> Option<String> {
     let of_client = |mut values: Vec<String>| {
         let at = values.len().checked_sub(from_end + 1)?;
         Some(values.swap_remove(at)).filter(|value| !value.is_empty())
     };
-    if headers.contains_key(FORWARDED_PROTO) {
-        let mut schemes = values(headers, &FORWARDED_PROTO);
-        // A list that is shorter than the way does not say which proxies wrote it: the last is ours.
-        schemes = match schemes.len() > from_end {
-            true => schemes,
-            false => return schemes.pop().filter(|scheme| !scheme.is_empty()),
-        };
-        return of_client(schemes);
+    let by_standard = of_client(forwarded(headers, "proto"));
+    if !headers.contains_key(FORWARDED_PROTO) {
+        // Where the other header says who the client is too, this one may be the client's.
+        return by_standard.filter(|_| !headers.contains_key(FORWARDED_FOR));
     }
-    // Where the other header says who the client is, this one may be the client's.
-    if headers.contains_key(FORWARDED_FOR) {
-        return None;
-    }
-    of_client(forwarded(headers, "proto"))
-}
-
-/// Who was asked by whom, the proxy's own peer last. `X-Forwarded-For` counts where it is: a proxy that writes it may
-/// pass on a `Forwarded` of the client's.
-fn hops(headers: &HeaderMap) -> Vec<String> {
-    let hops = values(headers, &FORWARDED_FOR);
-    if headers.contains_key(FORWARDED_FOR) {
-        return hops;
-    }
-    forwarded(headers, "for")
+    let mut schemes = values(headers, &FORWARDED_PROTO);
+    // A list that is shorter than the way does not say which proxies wrote it: the last is ours.
+    let by_list = match schemes.len() > from_end {
+        true => of_client(schemes),
+        false => schemes.pop().filter(|scheme| !scheme.is_empty()),
+    };
+    by_list.filter(|list| by_standard.is_none_or(|standard| standard.eq_ignore_ascii_case(list)))
 }
 
 fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
@@ -128,6 +150,15 @@ mod tests {
 
     /// The client as text, and what is left as its scheme.
     fn seen(trusted: &[&str], peer: &str, sent: &[(&'static str, &str)]) -> (String, Option<String>) {
+        seen_by(ProxyHeader::Either, trusted, peer, sent)
+    }
+
+    fn seen_by(
+        header: ProxyHeader,
+        trusted: &[&str],
+        peer: &str,
+        sent: &[(&'static str, &str)],
+    ) -> (String, Option<String>) {
         let nets = trusted
             .iter()
             .map(|net| net.parse().or_else(|_| net.parse::<IpAddr>().map(IpNet::from)).expect("a net"));
@@ -135,7 +166,8 @@ mod tests {
         for (name, value) in sent {
             headers.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        let client = Proxies::new(nets.collect()).client(peer.parse().expect("an address"), &mut headers);
+        let client =
+            Proxies::new(nets.collect(), header).client(peer.parse().expect("an address"), &mut headers);
         let scheme = headers.get(FORWARDED_PROTO).map(|scheme| scheme.to_str().expect("text").to_owned());
         (client.to_string(), scheme)
     }
@@ -149,7 +181,7 @@ mod tests {
         let sent = [
             ("x-forwarded-for", "203.0.113.9"),
             ("x-forwarded-proto", "https"),
-            ("forwarded", "for=203.0.113.9"),
+            ("forwarded", "for=203.0.113.9;proto=https"),
         ];
         assert_eq!(seen(&["127.0.0.1"], "127.0.0.1", &sent), ("203.0.113.9".into(), Some("https".into())));
         assert_eq!(seen(&["127.0.0.1"], "127.0.0.2", &sent), ("127.0.0.2".into(), None));
@@ -193,12 +225,39 @@ mod tests {
         ] {
             assert_eq!(client(&[("forwarded", forwarded)]), expected, "{forwarded}");
         }
-        let both = [("forwarded", "for=6.6.6.6;proto=https"), ("x-forwarded-for", "203.0.113.9")];
-        assert_eq!(seen(&["127.0.0.1"], "127.0.0.1", &both), ("203.0.113.9".into(), None));
         let alone = [("forwarded", "for=203.0.113.9;proto=HTTPS")];
         assert_eq!(seen(&["127.0.0.1"], "127.0.0.1", &alone).1.as_deref(), Some("https"));
         let several = [("x-forwarded-proto", "https, http")];
         assert_eq!(seen(&["127.0.0.1"], "127.0.0.1", &several).1.as_deref(), Some("http"));
+    }
+
+    /// Which of them the proxy has written only the configuration knows.
+    #[test]
+    fn two_headers_that_disagree_name_nobody() {
+        const LIST: (&str, &str) = ("x-forwarded-for", "203.0.113.9");
+        const PROTO: (&str, &str) = ("x-forwarded-proto", "https");
+        const STANDARD: (&str, &str) = ("forwarded", "for=198.51.100.7;proto=http");
+        const SAME: (&str, &str) = ("forwarded", "for=203.0.113.9;proto=https");
+        use ProxyHeader::{Either, Forwarded, XForwardedFor};
+        for (header, sent, client, scheme) in [
+            (Either, &[LIST, PROTO, STANDARD][..], "127.0.0.1", None),
+            (Either, &[LIST, STANDARD], "127.0.0.1", None),
+            (Either, &[LIST, PROTO, ("forwarded", "for=_hidden")], "127.0.0.1", None),
+            (Either, &[LIST, PROTO, ("forwarded", "proto=https")], "127.0.0.1", None),
+            (Either, &[("x-forwarded-for", "unknown"), SAME], "127.0.0.1", None),
+            (Either, &[LIST, PROTO, SAME], "203.0.113.9", Some("https")),
+            (Either, &[LIST, SAME], "203.0.113.9", None),
+            (Either, &[PROTO, STANDARD], "198.51.100.7", None),
+            (Either, &[PROTO, ("forwarded", "for=198.51.100.7")], "198.51.100.7", Some("https")),
+            (XForwardedFor, &[LIST, PROTO, STANDARD], "203.0.113.9", Some("https")),
+            (XForwardedFor, &[LIST, STANDARD], "203.0.113.9", None),
+            (XForwardedFor, &[STANDARD], "127.0.0.1", None),
+            (Forwarded, &[LIST, PROTO, STANDARD], "198.51.100.7", Some("http")),
+            (Forwarded, &[LIST, PROTO], "127.0.0.1", None),
+        ] {
+            let found = seen_by(header, &["127.0.0.1"], "127.0.0.1", sent);
+            assert_eq!(found, (client.to_owned(), scheme.map(str::to_owned)), "{header:?} {sent:?}");
+        }
     }
 
     #[test]

@@ -90,6 +90,12 @@ pub enum BackupError {
     KeyNeeded(PathBuf),
     #[error("{}: the backup is encrypted to another key than this one", .0.display())]
     WrongKey(PathBuf),
+    #[error(
+        "{}: not verified: the backup is encrypted, and no checksum stands beside it. Its head and its length are those \
+         of a backup, which says nothing about what is in it: name the file with the secret key with --identity, or put \
+         {} beside it (SHA-256 of the file as it is: {sha256})", path.display(), seal::checksum_path(path).display()
+    )]
+    NotVerified { path: PathBuf, sha256: String },
     #[error("{}: there is no secret key in it (a line AGE-SECRET-KEY-1...)", .0.display())]
     NoKeys(PathBuf),
     #[error("a node holds the store in {}: stop it first (systemctl stop thalamus-edge)", .0.display())]
@@ -124,7 +130,7 @@ pub struct Made {
     pub warnings: Vec<String>,
 }
 
-/// What was found out about a backup.
+/// What was found out about a backup. Either it was compared with its checksum, or it was read to its end.
 #[derive(Debug)]
 pub struct Checked {
     pub sha256: String,
@@ -384,7 +390,19 @@ pub fn newest(settings: &BackupSettings) -> Result<Option<Listed>, BackupError> 
     Ok(list(directory)?.into_iter().rfind(|listed| listed.node == own && listed.checksum))
 }
 
-/// Checks a backup: its checksum, if one stands beside it, and with a key, or if none is needed, all of it.
+/// Whether a backup is the file that was written: its SHA-256 is the one beside it. Reads all of it; what cannot be read is
+/// no backup that anybody could restore. `None` if no checksum stands beside it.
+pub fn is_as_written(listed: &Listed) -> Option<bool> {
+    let noted = match seal::noted_sha256(&listed.file) {
+        Ok(None) => return None,
+        Ok(Some(noted)) => noted,
+        Err(_) => return Some(false),
+    };
+    Some(seal::file_sha256(&listed.file).is_ok_and(|found| found == noted))
+}
+
+/// Checks a backup: its checksum, if one stands beside it, and with a key, or if none is needed, all of it. Where neither
+/// can be looked at, that is [`BackupError::NotVerified`].
 pub fn check(path: &Path, keys: Option<&Keys>) -> Result<Checked, BackupError> {
     let sha256 = seal::file_sha256(path)?;
     let noted = seal::noted_sha256(path)?;
@@ -392,7 +410,13 @@ pub fn check(path: &Path, keys: Option<&Keys>) -> Result<Checked, BackupError> {
         return Err(BackupError::Checksum(path.to_owned()));
     }
     let manifest = match seal::manifest(path, keys) {
-        Err(BackupError::KeyNeeded(_)) => None,
+        Err(BackupError::KeyNeeded(_)) => {
+            seal::examine_outside(path)?;
+            if noted.is_none() {
+                return Err(BackupError::NotVerified { path: path.to_owned(), sha256 });
+            }
+            None
+        }
         manifest => Some(manifest?),
     };
     Ok(Checked { sha256, checksum: noted.is_some(), manifest })
@@ -418,18 +442,32 @@ fn tidy(directory: &Path, own: &str) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Removes the oldest complete backups of this node beyond `keep`, by their numbers; says how many.
+/// Removes the oldest complete backups of this node, by their numbers, once `keep` newer ones are there that are as they
+/// were written; says how many. One that is damaged takes no place of one that could be restored.
 fn thin_out(directory: &Path, own: &str, keep: usize) -> Result<usize, BackupError> {
     let complete: Vec<_> =
         list(directory)?.into_iter().filter(|listed| listed.node == own && listed.checksum).collect();
-    let too_many = complete.len().saturating_sub(keep.max(1));
-    for listed in &complete[..too_many] {
+    let keep = keep.max(1);
+    if complete.len() <= keep {
+        return Ok(0);
+    }
+    let mut whole = 0;
+    let mut newest_first = complete.iter().rev();
+    while whole < keep {
+        match newest_first.next() {
+            Some(listed) => whole += usize::from(is_as_written(listed) == Some(true)),
+            None => break,
+        }
+    }
+    let mut removed = 0;
+    for listed in newest_first.rev() {
         // Never a backup without its checksum.
         for path in [listed.file.clone(), seal::checksum_path(&listed.file)] {
             fs::remove_file(&path).map_err(|cause| BackupError::File { path, cause })?;
         }
+        removed += 1;
     }
-    Ok(too_many)
+    Ok(removed)
 }
 
 /// Written before the backup has its name, so that no backup is ever without one.

@@ -4,7 +4,7 @@
 //! makes a key for each backup, encrypts to that one as well, reads the file back with it, and forgets it.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret as _;
@@ -19,6 +19,9 @@ use crate::files::suffixed;
 use crate::store::{Manifest, StreamError, read_backup};
 
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
+/// age encrypts pieces of 64 KiB, with 16 bytes each to check them by.
+const AGE_TAG_BYTES: u64 = 16;
+const AGE_CHUNK_BYTES: u64 = (64 << 10) + AGE_TAG_BYTES;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Largest file with keys that is read.
 const KEYS_BYTES_MAX: u64 = 64 << 10;
@@ -152,6 +155,28 @@ pub(super) fn open<T>(
     let decryptor = age::Decryptor::new_buffered(file).map_err(refused)?;
     let mut inside = decryptor.decrypt(keys.0.iter().map(|key| &**key)).map_err(refused)?;
     read(&mut inside).map_err(unreadable)
+}
+
+/// Looks at what can be seen of an encrypted backup without a key: its head, and whether a file of this length can end
+/// there. A file that passes may be damaged all the same.
+pub(super) fn examine_outside(path: &Path) -> Result<(), BackupError> {
+    let at = |cause| BackupError::File { path: path.to_owned(), cause };
+    let damaged = |what: &str| BackupError::Unusable {
+        path: path.to_owned(),
+        cause: StreamError::Damaged(what.to_owned()),
+    };
+    let file = File::open(path).map_err(at)?;
+    let length = file.metadata().map_err(at)?.len();
+    let mut file = BufReader::new(file);
+    age::Decryptor::new_buffered(&mut file)
+        .map_err(|_| damaged("the head of its encryption cannot be read"))?;
+    let inside = length.saturating_sub(file.stream_position().map_err(at)?);
+    match inside % AGE_CHUNK_BYTES {
+        0 if inside > 0 => Ok(()),
+        // Nothing but the check of an empty piece, which only an empty backup would have.
+        rest if rest <= AGE_TAG_BYTES => Err(damaged("it ends too early")),
+        _ => Ok(()),
+    }
 }
 
 /// What a backup holds, read to its end.

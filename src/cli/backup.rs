@@ -21,13 +21,14 @@ pub(super) enum BackupCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List the backups in the configured directory.
+    /// List the backups in the configured directory. Reads each of them and compares it with its checksum.
     List {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Check a backup: its checksum, and with the key, or if it is not encrypted, everything in it.
+    /// Check a backup: its checksum, and with the key, or if it is not encrypted, everything in it. Fails where neither the
+    /// checksum nor the key is there.
     Verify(VerifyArgs),
     /// Make a pair of keys and show it, once: the secret one is kept nowhere.
     Keygen,
@@ -81,25 +82,37 @@ async fn create(config: &Config, json: bool) -> anyhow::Result<Done> {
 fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
     let directory = config.backup_settings().directory;
     let listed = backup::list(&directory).map_err(failure)?;
-    if json {
-        return Ok(Done::json(&json!({"backups": listed, "warnings": config.backup_warnings()})));
-    }
-    warn(config);
-    if listed.is_empty() {
+    if listed.is_empty() && !json {
+        warn(config);
         return Ok(Done::text(format!("there is no backup in {}", plain(&directory.display().to_string()))));
     }
-    let rows: Vec<_> = listed.iter().map(row).collect();
+    let listed: Vec<_> = listed.into_iter().map(|listed| (backup::is_as_written(&listed), listed)).collect();
+    if json {
+        let rows = listed.iter().map(|(is_as_written, listed)| {
+            let mut row = serde_json::to_value(listed)?;
+            row["as_written"] = json!(is_as_written);
+            Ok(row)
+        });
+        let rows = rows.collect::<Result<Vec<_>, serde_json::Error>>()?;
+        return Ok(Done::json(&json!({"backups": rows, "warnings": config.backup_warnings()})));
+    }
+    warn(config);
+    let rows: Vec<_> = listed.iter().map(|(is_as_written, listed)| row(*is_as_written, listed)).collect();
     Ok(Done::text(table(["FILE", "MADE AT", "BYTES", "ENCRYPTED", "CHECKSUM"], &rows)))
 }
 
-fn row(listed: &Listed) -> [String; 5] {
-    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+fn row(is_as_written: Option<bool>, listed: &Listed) -> [String; 5] {
+    let checksum = match is_as_written {
+        Some(true) => "right",
+        Some(false) => "WRONG: damaged",
+        None => "none",
+    };
     [
         plain(&listed.file.display().to_string()),
         time_text(listed.created_s.saturating_mul(1000)),
         listed.bytes.to_string(),
-        yes(listed.encrypted),
-        yes(listed.checksum),
+        if listed.encrypted { "yes" } else { "no" }.to_owned(),
+        checksum.to_owned(),
     ]
 }
 
@@ -114,6 +127,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<Done> {
                 text += &format!("\n{name}: {count}");
             }
         }
+        // Its checksum was right.
         None => text += "\nit is encrypted: what is in it can be checked only with the key (--identity)",
     }
     Ok(Done::text(text))
@@ -166,7 +180,7 @@ pub(super) fn keys(path: Option<&Path>) -> Result<Option<Keys>, Failure> {
 pub(super) fn failure(error: BackupError) -> Failure {
     let code = match error {
         BackupError::Running(_) => EXIT_REFUSED,
-        BackupError::KeyNeeded(_) | BackupError::NoKeys(_) => EXIT_USAGE,
+        BackupError::KeyNeeded(_) | BackupError::NotVerified { .. } | BackupError::NoKeys(_) => EXIT_USAGE,
         _ => EXIT_FAILED,
     };
     Failure { code, message: error.to_string() }

@@ -17,13 +17,14 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> 
             (loaded.examine(), loaded.config.acl().map(|(acl, _)| acl.explained()).unwrap_or_default())
         }
         Err(error) if json || matches!(error, ConfigError::Faults(_)) => {
-            (Examined { faults: error.into_faults(), warnings: Vec::new() }, Vec::new())
+            (Examined { faults: error.into_faults(), ..Examined::default() }, Vec::new())
         }
         Err(error) => return Err(error),
     };
     let stopping = examined.stopping();
     if json {
-        let Examined { faults, warnings } = &examined;
+        let Examined { faults, warnings, certificate } = &examined;
+        let warnings: Vec<_> = warnings.iter().chain(certificate).collect();
         let found =
             json!({"ok": stopping.is_empty(), "faults": faults, "warnings": warnings, "roles": roles});
         let done = Done::json(&found);

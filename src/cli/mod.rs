@@ -300,7 +300,7 @@ fn version() -> Done {
 
 async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
     let examined = check::startable(&loaded)?;
-    for warning in examined.unwise() {
+    for warning in examined.logged_before_start() {
         tracing::warn!("{}", plain(&warning));
     }
     let is_told_where = loaded.has("server.listen");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::{Component, Path};
 
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
@@ -132,7 +133,28 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("backup.keep", within(backup.keep, 1..=BACKUP_KEEP_MAX)),
         ("backup.recipients", each(&backup.recipients, backup_recipient)),
     ];
-    verdicts.into_iter().filter_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
+    let paths = [
+        ("data_dir", Some(data_dir)),
+        ("server.certificate", server.certificate.as_ref()),
+        ("server.key", server.key.as_ref()),
+        ("accounts.roles_file", accounts.roles_file.as_ref()),
+        ("store.key_file", store.key_file.as_ref()),
+        ("central.uri_file", central.uri_file.as_ref()),
+        ("backup.directory", backup.directory.as_ref()),
+    ];
+    let paths = paths.into_iter().filter_map(|(key, path)| Some((key, path_as_written(path?))));
+    verdicts.into_iter().chain(paths).filter_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
+}
+
+/// A path is taken as it is written; `~` in front of it is a shell's.
+fn path_as_written(path: &Path) -> Verdict {
+    match path.components().next() {
+        Some(Component::Normal(first)) if first.as_encoded_bytes().starts_with(b"~") => Err(
+            "begins with ~, which only a shell takes for a home directory: write the whole path, from / on"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The keys that do not go together; each of them may be right or wrong by itself.

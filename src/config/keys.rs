@@ -86,6 +86,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.key", "the PEM file of the private key of `server.certificate`", r#""/etc/thalamus-edge/key.pem""#),
     key("server.names", "a list of host names and IP addresses, without scheme, port, wildcard or a dot at the end", r#"["clinic.local", "10.0.0.5"]"#),
     key("server.trusted_proxies", "a list of IP addresses and networks of proxies, together not everybody", r#"["127.0.0.1", "::1"]"#),
+    key("server.proxy_header", r#""either", "x-forwarded-for" or "forwarded""#, r#""x-forwarded-for""#),
     key("api.date_format", r#""http" or "rfc3339""#, r#""http""#),
     key("api.collection_shape", r#""flat" or "rows""#, r#""flat""#),
     key("api.expose_password_hashes", YES_OR_NO, "false"),

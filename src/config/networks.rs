@@ -3,9 +3,22 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::Deserialize;
 
 use super::check::{Verdict, each};
 use crate::domain::hostname;
+
+/// In which header the trusted proxies say who the client is (`server.proxy_header`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    /// In one of the two. Where both are there and name different clients, one of them may be the client's own word, so
+    /// neither counts.
+    #[default]
+    Either,
+    XForwardedFor,
+    Forwarded,
+}
 
 /// The first of the addresses of IPv6 that stand for one of IPv4 (RFC 4291, 2.5.5.2).
 const IPV4_MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xFFFF, 0, 0);

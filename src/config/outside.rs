@@ -12,9 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
-use super::fault::Fault;
-use super::{Config, ConfigError, Loaded, check, schedules};
+use super::fault::{Fault, Place};
+use super::{Config, ConfigError, DEFAULT_FILE, Loaded, check, is_open_to_others, schedules};
 use crate::app::{control_socket, now_ms, store_file};
+use crate::central::Protection;
 use crate::demo;
 use crate::domain::access::{Acl, END_USER};
 use crate::files::read_configured;
@@ -32,11 +33,19 @@ pub struct Examined {
     pub faults: Vec<Fault>,
     /// What may not be meant, in sentences.
     pub warnings: Vec<String>,
+    /// What clients suffer from the certificates, in sentences. A start mends some of it.
+    pub certificate: Vec<String>,
 }
 
 impl Examined {
     /// What a node starts with all the same, in sentences.
     pub fn unwise(&self) -> Vec<String> {
+        let certificate = self.certificate.iter().cloned();
+        self.logged_before_start().into_iter().chain(certificate).collect()
+    }
+
+    /// [`Examined::unwise`] for the log of a start, which speaks of the certificates once it has mended them.
+    pub fn logged_before_start(&self) -> Vec<String> {
         let faults = self.faults.iter().filter(|fault| !fault.stops_the_node).map(Fault::to_string);
         faults.chain(self.warnings.iter().cloned()).collect()
     }
@@ -62,9 +71,14 @@ impl Loaded {
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
+        examined.warnings.extend(self.open_secrets());
+        if let Ok(Some((finding, remedy))) = self.config.centre_weakness() {
+            examined.warnings.push(format!("the way to the centre is {finding}; {remedy}"));
+        }
         if let Some(settings) = self.config.tls_settings() {
-            examined.warnings.extend(settings.uncovered_warning());
-            examined.warnings.extend(settings.long_validity_warning());
+            // A pair that cannot be read is a fault.
+            let concerns = settings.concerns(system_time()).unwrap_or_default();
+            examined.certificate.extend(concerns.iter().map(ToString::to_string));
         }
         self.centre(&mut examined);
         let is_running = self.is_running();
@@ -84,6 +98,18 @@ impl Loaded {
             self.schedules().into_iter().chain(self.reserve()).chain(self.backup_directory());
         examined.faults.extend(serving_without.map(Fault::not_stopping));
         examined
+    }
+
+    /// Files with a password or a key that everybody may read. The store's key is a fault then.
+    fn open_secrets(&self) -> Vec<String> {
+        let file = match self.origins.place("central.uri") {
+            Some(Place::Line(file, _)) => file,
+            _ => PathBuf::from(DEFAULT_FILE),
+        };
+        let files = self.config.secret_files(&file).into_iter();
+        let files = files.filter(|file| Some(file) != self.config.store.key_file.as_ref());
+        let files = files.filter(|file| is_open_to_others(file).unwrap_or(false));
+        files.map(|file| format!("{}; {}", open_to_others(&file), close_to_others(&file))).collect()
     }
 
     /// The faults in an error about what a key names.
@@ -227,8 +253,7 @@ impl Loaded {
         let Some(settings) = self.config.tls_settings().filter(is_looked_at) else {
             return faults;
         };
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms()).unwrap_or_default());
-        let Err(error) = settings.examine(now) else {
+        let Err(error) = settings.examine(system_time()) else {
             return faults;
         };
         let fault = |key: &str| self.origins.fault(key, error.to_string());
@@ -336,11 +361,47 @@ fn cannot_hold(directory: &Path) -> Option<io::Error> {
     }
 }
 
+fn system_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms()).unwrap_or_default())
+}
+
 fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Says that a file with a password or key is open.
+pub fn open_to_others(file: &Path) -> String {
+    format!("everybody on this machine may read {}", file.display())
+}
+
+/// What to do about it.
+pub fn close_to_others(file: &Path) -> String {
+    format!("chmod o= {}, and change the password or key in it", file.display())
+}
+
 impl Config {
+    /// Who else can read what travels to the centre, and what to do about it; `None` if nobody can, or if there is no
+    /// centre.
+    pub fn centre_weakness(&self) -> Result<Option<(&'static str, &'static str)>, ConfigError> {
+        let Some(centre) = self.centre()? else {
+            return Ok(None);
+        };
+        let is_local = self.is_centre_local()?;
+        // What is wrong with the address itself is found with it.
+        Ok(match centre.protection() {
+            Err(_) | Ok(Protection::Full) => None,
+            Ok(_) if is_local => None,
+            Ok(Protection::NotProved) => Some((
+                "encrypted to whoever answers: certificates are not checked",
+                "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
+            )),
+            Ok(Protection::None) => Some((
+                "not encrypted: whoever is in between reads and changes health records",
+                "tls=true in the address, or a VPN",
+            )),
+        })
+    }
+
     /// Said wherever plain HTTP leaves this machine.
     pub fn plain_http_warning(&self) -> Option<&'static str> {
         let is_open = !self.server.tls && !self.server.listen.ip().is_loopback();

@@ -7,6 +7,7 @@ use bson::{Bson, Document};
 use serde_json::{Map, Value};
 
 use super::access::{Acl, END_USER};
+use super::days::keep_written_days;
 use super::json::{JsonError, adopt_like, check_key};
 use super::record::Kind;
 use super::schema::{Owner, Schema};
@@ -153,7 +154,10 @@ fn adopt_field(
         {
             Ok(Bson::String(owner.clone()))
         }
-        _ => adopt_like(value, old, former_dates.as_slice(), key),
+        _ => {
+            let adopted = adopt_like(value, old, former_dates.as_slice(), key)?;
+            Ok(keep_written_days(schema, &[key.to_owned()], value, old, adopted))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use bson::{Bson, Document};
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
 use super::folding::{fold_name, plain_text, words};
-use super::json::{plain_date, stored_moment, written_date};
+use super::json::{WrittenDate, plain_date, stored_moment, written_date};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
 /// one that stands for it; words with blanks between. Case, accents and other typography do not count.
@@ -261,10 +261,21 @@ fn birth_of(value: &Bson) -> Birth {
     moment_of(value).map_or_else(|| Birth::Unread(value.to_string()), born_at)
 }
 
+/// The day that is written by a clock of a zone other than UTC: such clocks show the day, whatever the hour. `None` where
+/// UTC was written or meant.
+pub(super) fn written_birth_day(date: WrittenDate) -> Option<NaiveDate> {
+    (date.offset_seconds != 0).then(|| date.local.date())
+}
+
+/// Whether a birth at a moment of UTC may be one of that day.
+pub(super) fn is_born_on(utc: NaiveDateTime, day: NaiveDate) -> bool {
+    born_at(utc).agrees(&Birth::Day(day))
+}
+
 fn birth_in(text: &str) -> Birth {
     match written_date(text) {
-        // Only what is written in UTC may be the midnight of another zone. Other clocks show the day, whatever the hour.
-        Some(date) if date.has_zone && date.offset_seconds == 0 => born_at(date.local),
+        // Only what is written in UTC may be the midnight of another zone.
+        Some(date) if date.has_zone && written_birth_day(date).is_none() => born_at(date.local),
         Some(date) => Birth::Day(date.local.date()),
         None => Birth::Unread(plain_text(&plain_date(text))),
     }

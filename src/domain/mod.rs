@@ -7,6 +7,7 @@ pub mod active;
 pub mod address;
 pub mod audit;
 pub mod content;
+pub mod days;
 pub mod depth;
 pub mod diff;
 pub mod edit;

@@ -35,6 +35,8 @@ pub struct Schema {
     pub last_writer_fields: &'static [&'static str],
     /// Fields that are never shown and never copied into conflict records.
     pub secret_fields: &'static [&'static str],
+    /// Fields that hold a day and no moment, also where a BSON date is stored (`days.rs`).
+    pub day_fields: &'static [&'static str],
     /// Fields that PUT keeps when the body leaves them out.
     pub kept_by_put: &'static [&'static str],
     pub routes: &'static [Route],
@@ -104,6 +106,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: &["password"],
+        day_fields: &["dob"],
         kept_by_put: &["password", "roles", "active"],
         routes: &[
             Route { path: "/people", acl: "people", shape: Shape::Collection },
@@ -122,6 +125,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/pols/{person_id}", acl: "book", shape: Shape::OfPerson },
@@ -140,6 +144,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: &["content"],
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: &["content"],
         routes: &[
             Route { path: "/personal-documents", acl: "personaldocs", shape: Shape::Collection },
@@ -161,6 +166,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/domiciliary-units", acl: "domiciliaryunits", shape: Shape::Collection },
@@ -179,6 +185,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/institutions", acl: "institutions", shape: Shape::Collection },
@@ -197,6 +204,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/encounters", acl: "encounters", shape: Shape::Collection },
@@ -215,6 +223,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/events", acl: "events", shape: Shape::Collection },
@@ -233,6 +242,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/measurements", acl: "measurements", shape: Shape::Collection },
@@ -251,6 +261,7 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
+        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/hospitalizations", acl: "hospitalizations", shape: Shape::Collection },

@@ -25,6 +25,7 @@ use super::workload::{self, Work, showing, writing};
 use super::write::{check_size, to_raw};
 use crate::domain::access::{Acl, Principal, Target, Verb};
 use crate::domain::content::has_content;
+use crate::domain::days::keep_written_days;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt_like, check_values, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
@@ -336,7 +337,8 @@ fn parse_decision(
             };
             let versions = [&conflict.base, &conflict.local, &conflict.central];
             let others: Vec<&Bson> = versions.into_iter().flatten().filter(|_| is_empty).collect();
-            let value = adopt_like(value, stored, &others, &conflict.path.join("."))?;
+            let adopted = adopt_like(value, stored, &others, &conflict.path.join("."))?;
+            let value = keep_written_days(conflict.key.kind.schema(), &conflict.path, value, stored, adopted);
             if conflict.path.is_empty() {
                 whole_record(conflict, current, value)
             } else {

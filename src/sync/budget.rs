@@ -231,8 +231,10 @@ impl Days {
 
     fn add(&mut self, day: i64, bytes: u64) {
         let bytes = self.bytes_of(day).saturating_add(bytes);
+        let is_new = !self.0.iter().any(|(known, _)| *known == day);
         self.0.retain(|(known, _)| *known != day);
-        if self.0.last().is_some_and(|(last, _)| day < *last) {
+        // Once: every exchange of that day comes past here.
+        if is_new && self.0.last().is_some_and(|(last, _)| day < *last) {
             tracing::warn!(
                 "the clock has gone back by a day or more: the bytes of this day are counted on their own"
             );

@@ -20,14 +20,14 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use super::authority_parts::{AuthorityParts, Part};
 use super::constraints::{constraints, is_constrained, permits};
-use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_if_there, read_pair};
+use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_pair};
 use crate::files::Staged;
 
 pub(super) const CA_FILE: &str = "ca.pem";
@@ -88,7 +88,14 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
     if making == Making::Files {
         narrow_keys(&[&directory.join(CA_KEY_FILE), &key])?;
     }
-    let authority = read_authority(&directory.join(CA_FILE))?;
+    let parts = AuthorityParts::read(directory);
+    if let Some(fault) = parts.fault(held.as_ref()).filter(|fault| !fault.is_mended_by_start()) {
+        let error = || {
+            file_error(directory, format!("{fault}: no server certificate can be signed; {}", fault.remedy()))
+        };
+        return held.map(|pair| Ready { pair, is_new: false }).ok_or_else(error);
+    }
+    let authority = parts.certificate.whole();
     let is_sound = |held: &CertificateDer<'_>| {
         !(is_to_be_constrained(directory, held) || ends_too_soon(held, now_s) && is_key_here(directory, held))
     };
@@ -133,8 +140,13 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
         }
     }
     if making == Making::Files {
-        write_private(&key, &key_pem)?;
-        write_private(&certificate, &certificate_pem)?;
+        // Both are on the disk before one of them counts: a full one leaves the pair that is there.
+        let staged = [(&key, &key_pem), (&certificate, &certificate_pem)]
+            .map(|(path, pem)| stage_private(path, pem).map(|staged| (path, staged)));
+        for staged in staged.into_iter().collect::<Result<Vec<_>, _>>()? {
+            let (path, staged) = staged;
+            staged.replace().map_err(|e| file_error(path, e))?;
+        }
         tracing::info!(names = names.join(" "), "signed a new server certificate");
     }
     Ok(Ready { pair, is_new: true })
@@ -181,7 +193,7 @@ fn validity_s(pair: &CertifiedKey) -> Option<(u64, u64)> {
     validity_of(pair.cert.first()?)
 }
 
-fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
+pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
     let second = |at: i64| u64::try_from(at).ok();
@@ -194,13 +206,6 @@ fn is_due((begin_s, end_s): (u64, u64), now_s: u64) -> bool {
     now_s < begin_s
         || now_s >= begin_s + RENEW_AFTER_DAYS * DAY_S
         || end_s.saturating_sub(begin_s) > LEAF_DAYS * DAY_S
-}
-
-fn read_authority(path: &Path) -> Result<Option<CertificateDer<'static>>, TlsError> {
-    let Some(pem) = read_if_there(path)? else {
-        return Ok(None);
-    };
-    CertificateDer::from_pem_slice(&pem).map(Some).map_err(|e| file_error(path, e))
 }
 
 /// Whether a client that trusts the authority would accept the pair under every name at that time.
@@ -229,7 +234,7 @@ fn covered(authority: &CertificateDer<'_>, names: &[String]) -> Vec<String> {
 /// vouch for. Empty before the first start.
 pub(super) fn uncovered(settings: &TlsSettings) -> Vec<String> {
     let directory = &settings.directory;
-    let Ok(Some(authority)) = read_authority(&directory.join(CA_FILE)) else {
+    let Some(authority) = AuthorityParts::read(directory).certificate.whole() else {
         return Vec::new();
     };
     if is_to_be_constrained(directory, &authority) {
@@ -256,12 +261,7 @@ fn ends_too_soon(authority: &CertificateDer<'_>, now_s: u64) -> bool {
     validity_of(authority).is_some_and(|(_, end_s)| end_s < now_s + LEAF_DAYS * DAY_S)
 }
 
-/// When the certificate of the box's own authority ends, in seconds since 1970; `None` before the first start.
-pub(super) fn authority_end_s(directory: &Path) -> Result<Option<u64>, TlsError> {
-    Ok(read_authority(&directory.join(CA_FILE))?.and_then(|held| validity_of(&held)).map(|(_, end_s)| end_s))
-}
-
-fn is_of_key(authority: &CertificateDer<'_>, key: &KeyPair) -> bool {
+pub(super) fn is_of_key(authority: &CertificateDer<'_>, key: &KeyPair) -> bool {
     x509_parser::parse_x509_certificate(authority)
         .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
 }
@@ -286,7 +286,7 @@ fn narrow_keys(paths: &[&Path]) -> Result<(), TlsError> {
 }
 
 /// The authority's certificate and its signing half; both are made if there is neither. A certificate without
-/// constraints, or one that ends before what it is to sign, is replaced by another of the same key.
+/// constraints, one that ends before what it is to sign, and one that is damaged are replaced by others of the same key.
 fn ready_authority(
     directory: &Path,
     names: &[String],
@@ -294,14 +294,11 @@ fn ready_authority(
     making: Making,
 ) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), TlsError> {
     let (path, key_path) = (directory.join(CA_FILE), directory.join(CA_KEY_FILE));
-    let held = read_authority(&path)?;
-    let key = match read_if_there(&key_path)? {
-        Some(pem) => read_key(&pem).ok_or_else(|| file_error(&key_path, "holds no key that can be read"))?,
-        None if held.is_some() => {
-            let message = "is missing, and a new server certificate is due: put it back, or remove \
-                 ca.pem to start over with an authority that clients must be told to trust";
-            return Err(file_error(&key_path, message));
-        }
+    // What is damaged for good was refused before.
+    let AuthorityParts { certificate: held, key, .. } = AuthorityParts::read(directory);
+    let is_damaged = matches!(held, Part::Damaged(_));
+    let key = match key.whole() {
+        Some(key) => key,
         None => {
             let key = KeyPair::generate().map_err(mint_error)?;
             if making == Making::Files {
@@ -311,11 +308,8 @@ fn ready_authority(
         }
     };
     let params = authority_params(&key, names, now_s)?;
-    let certificate = match held {
-        Some(certificate)
-            if (is_constrained(&certificate) && !ends_too_soon(&certificate, now_s))
-                || !is_of_key(&certificate, &key) =>
-        {
+    let certificate = match held.whole() {
+        Some(certificate) if is_constrained(&certificate) && !ends_too_soon(&certificate, now_s) => {
             certificate
         }
         former => {
@@ -325,6 +319,11 @@ fn ready_authority(
                 fs::set_permissions(&path, Permissions::from_mode(0o644))
                     .map_err(|e| file_error(&path, e))?;
                 match former {
+                    None if is_damaged => tracing::warn!(
+                        file = %path.display(),
+                        "the certificate of the box's own authority was damaged; this one is of the same key, so clients go on \
+                         as before"
+                    ),
                     None => {
                         tracing::info!(file = %path.display(), "made a certificate authority for this box")
                     }
@@ -348,7 +347,7 @@ fn ready_authority(
     Ok((certificate, Issuer::new(params, key)))
 }
 
-fn read_key(pem: &[u8]) -> Option<KeyPair> {
+pub(super) fn read_key(pem: &[u8]) -> Option<KeyPair> {
     KeyPair::from_pem(std::str::from_utf8(pem).ok()?).ok()
 }
 
@@ -479,6 +478,9 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
 
 /// Writes a file that only its owner reads, whole or not at all, and lasting.
 fn write_private(path: &Path, content: &str) -> Result<(), TlsError> {
-    let staged = Staged::new(path, content.as_bytes(), 0o600, None);
-    staged.and_then(Staged::replace).map_err(|e| file_error(path, e))
+    stage_private(path, content)?.replace().map_err(|e| file_error(path, e))
+}
+
+fn stage_private(path: &Path, content: &str) -> Result<Staged, TlsError> {
+    Staged::new(path, content.as_bytes(), 0o600, None).map_err(|e| file_error(path, e))
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use thalamus_edge::backup::{BackupError, check, list, warnings};
+use thalamus_edge::backup::{BackupError, check, is_as_written, list, warnings};
 use thalamus_edge::store::StreamError;
 
 use super::*;
@@ -83,6 +83,77 @@ async fn only_the_oldest_own_complete_backups_go() {
     }
     expected.sort();
     assert_eq!(names_in(&settings.directory), expected);
+}
+
+/// One that is damaged counts for none that stays, and goes with those that are older than enough whole ones.
+#[tokio::test]
+async fn a_damaged_backup_takes_no_place_of_a_good_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::in_memory(options()).unwrap();
+    let settings = BackupSettings { keep: 2, ..settings(directory.path()) };
+    let backups = Backups::new(store.clone(), settings.clone());
+    let kept = || list(&settings.directory).unwrap().iter().map(|listed| listed.number).collect::<Vec<_>>();
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        made.push(backups.create().await.unwrap().file);
+    }
+    type Damage = fn(Vec<u8>) -> Vec<u8>;
+    let flipped: Damage = |mut bytes| {
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        bytes
+    };
+    let damages: [Damage; 3] = [flipped, |bytes| bytes[..500].to_vec(), |_| Vec::new()];
+    for damage in damages {
+        let newest = made.last().unwrap();
+        let good = fs::read(newest).unwrap();
+        fs::write(newest, damage(good)).unwrap();
+        let listed = list(&settings.directory).unwrap();
+        assert_eq!(is_as_written(listed.last().unwrap()), Some(false));
+        assert_eq!(is_as_written(&listed[0]), Some(true), "{:?}", kept());
+        made.push(backups.create().await.unwrap().file);
+        // The first is the only other one that could be restored.
+        assert_eq!(kept()[0], 1);
+    }
+    assert_eq!(backups.create().await.unwrap().removed, 4);
+    assert_eq!(kept(), [5, 6]);
+    fs::remove_file(settings.directory.join(format!(
+        "{}.sha256",
+        list(&settings.directory).unwrap()[0].file.file_name().unwrap().to_str().unwrap()
+    )))
+    .unwrap();
+    assert_eq!(is_as_written(&list(&settings.directory).unwrap()[0]), None);
+}
+
+/// Without a key and without a checksum nothing is known of what is in it.
+#[tokio::test]
+async fn an_encrypted_backup_is_not_verified_by_its_outside() {
+    let directory = tempfile::tempdir().unwrap();
+    let (public, keys) = pair(directory.path(), "key");
+    let store = Store::in_memory(options()).unwrap();
+    fill(&store).await;
+    let file = back_up(&store, directory.path(), Some(&public)).await;
+    let good = fs::read(&file).unwrap();
+    let copy = directory.path().join("copy.backup.age");
+    for (what, bytes, is_seen) in [
+        ("as it is", good.clone(), false),
+        ("longer", [good.clone(), b"x".to_vec()].concat(), false),
+        ("cut in the head", good[..100].to_vec(), true),
+        (
+            "cut behind the head",
+            good[..good.windows(4).position(|w| w == b"\n---").unwrap() + 48].to_vec(),
+            true,
+        ),
+        ("empty", Vec::new(), true),
+    ] {
+        fs::write(&copy, bytes).unwrap();
+        match check(&copy, None).unwrap_err() {
+            BackupError::NotVerified { .. } => assert!(!is_seen, "{what}"),
+            BackupError::Unusable { .. } => assert!(is_seen, "{what}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert_eq!(check(&copy, Some(&keys)).is_ok(), what == "as it is", "{what}");
+    }
 }
 
 #[tokio::test]

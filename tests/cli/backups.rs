@@ -51,6 +51,30 @@ fn a_backup_is_made_with_and_without_a_node() {
 }
 
 #[test]
+fn a_damaged_backup_is_called_so() {
+    let clinic = Clinic::new();
+    add_person(&clinic, "ANA");
+    let file = made_in(&clinic);
+    clinic.run(&["backup", "list"]).ends(0).says(" right");
+    fs::write(&file, b"").unwrap();
+    clinic.run(&["backup", "list"]).ends(0).says("WRONG: damaged");
+    let listed = clinic.run(&["backup", "list", "--json"]).ends(0).json();
+    assert_eq!(listed["backups"][0]["as_written"], false);
+    clinic.run(&["doctor"]).ends(1).says("and it is damaged");
+    let pair = clinic.run(&["backup", "keygen"]).ends(0).out;
+    let secret = clinic.with("BACKUP__RECIPIENTS", &format!("[{:?}]", pair.split('"').nth(1).unwrap()));
+    let file = made_in(&secret);
+    let copy = clinic.path("copy.backup.age");
+    fs::copy(&file, &copy).unwrap();
+    clinic.run(&["backup", "verify", file.to_str().unwrap()]).ends(0).says("as it was written");
+    clinic.run(&["backup", "verify", copy.to_str().unwrap()]).ends(2).complains("not verified");
+    fs::write(clinic.path("keys"), pair).unwrap();
+    let keys = clinic.path("keys");
+    let args = ["backup", "verify", copy.to_str().unwrap(), "--identity", keys.to_str().unwrap()];
+    clinic.run(&args).ends(0).says("the backup is whole");
+}
+
+#[test]
 fn a_node_whose_backup_fails_says_why_and_goes_on() {
     let clinic = Clinic::new();
     fs::write(clinic.path("file"), "").unwrap();

@@ -1,8 +1,11 @@
 //! `doctor`: what is found, how bad it is, and that it says what to do.
 
+use std::time::UNIX_EPOCH;
+
 use rcgen::{CertificateParams, KeyPair};
 use thalamus_edge::app::now_ms;
 use thalamus_edge::store::{StoreError, Tx};
+use thalamus_edge::tls::{Tls, TlsSettings};
 use time::{Duration as Span, OffsetDateTime};
 
 use super::*;
@@ -148,7 +151,9 @@ fn backups_are_looked_for() {
     ] {
         let name = format!("clinic-0000000{number}-{time}.backup");
         fs::write(directory.join(&name), "made").unwrap();
-        fs::write(directory.join(name + ".sha256"), "").unwrap();
+        // Of "made".
+        let sum = "ea0890697a77af0a2e054cccec587c8a42feb5cf38e778c6c6e2a96bfb945c0b";
+        fs::write(directory.join(name + ".sha256"), sum).unwrap();
         finds(&clinic, "backups", health, words);
     }
 }
@@ -170,6 +175,7 @@ fn rules_and_secrets_are_read_as_the_node_reads_them() {
     let uri = file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o644);
     let told = clinic.with("CENTRAL__URI_FILE", &uri);
     finds(&told, "secrets", "wrong", &uri);
+    told.run(&["check"]).ends(0).says(&format!("everybody on this machine may read {uri}"));
     file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o640);
     finds(&told, "secrets", "ok", "no file");
     fs::remove_file(&uri).unwrap();
@@ -201,6 +207,8 @@ fn the_way_to_the_centre_is_judged_by_its_address() {
     ] {
         let told = clinic.with("CENTRAL__URI", uri);
         finds(&told, "way to the centre", health, words);
+        let is_said = told.run(&["check"]).out.contains("the way to the centre is");
+        assert_eq!(is_said, health == "wrong" && !words.is_empty(), "`check` says what is wrong: {uri}");
         assert!(!told.run(&["doctor"]).out.contains("xyzzy"), "{uri}");
     }
     finds(&clinic.with("CENTRAL__URI_FILE", "/nonexistent"), "way to the centre", "wrong", "/nonexistent");
@@ -220,7 +228,7 @@ fn certificates_are_watched() {
     for (days, health, words) in [
         (-1, "wrong", "authority (ca.pem) ended at 20"),
         (100, "warning", "authority (ca.pem) ends at 20"),
-        (500, "ok", "the first start makes it"),
+        (500, "wrong", "ca-key.pem is missing"),
     ] {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.not_before = now - Span::days(2);
@@ -245,9 +253,32 @@ fn certificates_are_watched() {
     let early = file(&clinic, "own.pem", &params.self_signed(&key).unwrap().pem(), 0o644);
     let own = secure.with("SERVER__CERTIFICATE", &early).with("SERVER__KEY", &key_file);
     finds(&own, "certificate", "wrong", "does not hold before");
+    // As `check` says it.
+    let checked = own.run(&["check"]).ends(0);
+    assert!(checked.out.contains("does not hold before"), "{}", checked.out);
     file(&clinic, "own.pem", "no certificate", 0o644);
     let own = secure.with("SERVER__CERTIFICATE", clinic.path("own.pem").to_str().unwrap());
     finds(&own.with("SERVER__KEY", &key_file), "certificate", "wrong", "own.pem");
+}
+
+/// The node starts, and `check`, its log and `doctor` say the same.
+#[test]
+fn a_damaged_authority_is_told_while_the_certificate_still_holds() {
+    let secure = Clinic::new().with("SERVER__TLS", "true");
+    let tls = secure.data().join("tls");
+    let settings = TlsSettings { directory: tls.clone(), own: None, names: Vec::new() };
+    Tls::load(settings.clone(), UNIX_EPOCH + Duration::from_millis(now_ms() as u64)).unwrap();
+    for (name, health) in [("ca.pem", "warning"), ("ca-key.pem", "wrong")] {
+        let path = tls.join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        finds(&secure, "certificate", health, "the authority of this box is damaged");
+        let checked = secure.run(&["check"]).ends(0);
+        assert!(checked.out.contains("the authority of this box is damaged"), "{}", checked.out);
+        secure.serve(&[]).stop();
+    }
+    finds(&secure, "certificate", "wrong", "ca-key.pem holds no key that can be read");
 }
 
 #[test]

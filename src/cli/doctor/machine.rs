@@ -1,6 +1,7 @@
 //! Floor 5. What `doctor` finds on this machine without the node: settings, secrets, clock, disk, certificate, backups.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::findings::{Findings, Health};
 use super::{CLOCK_TOLERANCE_MS, DAY_MS};
@@ -8,15 +9,11 @@ use crate::app;
 use crate::backup::{self, Weakness};
 use crate::central::Protection;
 use crate::cli::clear_copies::clear_files;
-use crate::config::{Config, Loaded, is_open_to_others};
+use crate::config::{Config, Loaded, close_to_others, is_open_to_others, open_to_others};
 use crate::store::free_bytes_at;
 use crate::sync::time_text;
-use crate::tls::RELEASE_EPOCH_S;
+use crate::tls::{Concern, RELEASE_EPOCH_S};
 
-/// When somebody should see to another certificate of the box's own authority: as long as a server certificate serves.
-const AUTHORITY_WARNED_DAYS: i64 = 397;
-/// When somebody should see to another certificate; a node has renewed its own long before.
-const CERTIFICATE_WARNED_DAYS: i64 = 30;
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
 
@@ -51,16 +48,12 @@ pub(super) fn secrets(found: &mut Findings, config: &Config, file: &Path) {
     for file in config.secret_files(file) {
         let is_open = is_open_to_others(&file);
         is_closed &= matches!(is_open, Ok(false));
-        let file = file.display();
         match is_open {
             Ok(false) => {}
-            Ok(true) => found.wrong(
-                ABOUT,
-                format!("everybody on this machine may read {file}"),
-                format!("chmod o= {file}, and change the password or key in it"),
-            ),
+            Ok(true) => found.wrong(ABOUT, open_to_others(&file), close_to_others(&file)),
             Err(error) => {
-                found.warning(ABOUT, format!("{file}: {error}"), "run this as root, or put it back")
+                let finding = format!("{}: {error}", file.display());
+                found.warning(ABOUT, finding, "run this as root, or put it back")
             }
         }
     }
@@ -182,17 +175,8 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
             "[server] tls = true",
         );
     };
-    let is_own = settings.own.is_some();
-    let remedy = match is_own {
-        true => {
-            "put a new pair in the place of [server] certificate and key, then systemctl reload thalamus-edge"
-        }
-        false => "systemctl restart thalamus-edge, which signs a new one",
-    };
-    let authority_end_ms = match settings.authority_end_s() {
-        Ok(end_s) => {
-            end_s.and_then(|end_s| i64::try_from(end_s).ok()).map(|end_s| end_s.saturating_mul(1000))
-        }
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
+    match settings.concerns(now) {
         Err(error) => {
             return found.wrong(
                 ABOUT,
@@ -200,48 +184,22 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
                 "put it right, then systemctl restart thalamus-edge",
             );
         }
-    };
-    if let Some(end_ms) = authority_end_ms.filter(|end_ms| *end_ms - now_ms < AUTHORITY_WARNED_DAYS * DAY_MS)
-    {
-        // With its key the node has made another by then.
-        const REMEDY: &str = "put tls/ca-key.pem back into the data directory, or remove tls/ca.pem for another \
-                              authority; systemctl restart thalamus-edge; then give clients the new tls/ca.pem";
-        let at = time_text(end_ms);
-        return match end_ms <= now_ms {
-            true => found.wrong(
-                ABOUT,
-                format!("the box's own authority (ca.pem) ended at {at}: clients refuse all that it signs"),
-                REMEDY,
-            ),
-            false => {
-                found.warning(ABOUT, format!("the box's own authority (ca.pem) ends at {at}"), REMEDY);
+        Ok(concerns) if !concerns.is_empty() => {
+            for Concern { is_grave, finding, remedy } in concerns {
+                let health = if is_grave { Health::Wrong } else { Health::Warning };
+                found.found(ABOUT, health, finding, remedy);
             }
-        };
+            return;
+        }
+        Ok(_) => {}
     }
     match settings.validity_s() {
-        Err(error) => {
-            found.wrong(ABOUT, error.to_string(), "put it right, then systemctl restart thalamus-edge")
-        }
-        Ok(None) => found.ok(ABOUT, "the first start makes it"),
-        Ok(Some((begin_s, _))) if begin_s.saturating_mul(1000) > now_ms => {
-            let finding = format!("does not hold before {}", time_text(begin_s.saturating_mul(1000)));
-            found.wrong(ABOUT, finding, "look at the clock, or at [server] certificate");
-        }
         Ok(Some((_, end_s))) => {
             let end_ms = end_s.saturating_mul(1000);
-            let (days, at) = ((end_ms - now_ms).div_euclid(DAY_MS), time_text(end_ms));
-            match days {
-                ..0 => found.wrong(ABOUT, format!("ended at {at}"), remedy),
-                // A node renews its own by then.
-                _ if days < CERTIFICATE_WARNED_DAYS => {
-                    found.warning(ABOUT, format!("ends in {days} days, at {at}"), remedy)
-                }
-                _ => match settings.long_validity_warning() {
-                    Some(warning) => found.warning(ABOUT, warning, remedy),
-                    None => found.ok(ABOUT, format!("ends in {days} days, at {at}")),
-                },
-            }
+            let days = (end_ms - now_ms).div_euclid(DAY_MS);
+            found.ok(ABOUT, format!("ends in {days} days, at {}", time_text(end_ms)));
         }
+        _ => found.ok(ABOUT, "the first start makes it"),
     }
 }
 
@@ -273,6 +231,17 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
     };
     let made_ms = last.created_s.saturating_mul(1000);
     let finding = format!("the last one is of {}, {} bytes", time_text(made_ms), last.bytes);
+    if backup::is_as_written(&last) == Some(false) {
+        let finding = format!(
+            "{finding}, and it is damaged: the SHA-256 of {} is not the one that stands beside it",
+            last.file.display()
+        );
+        return found.wrong(
+            ABOUT,
+            finding,
+            "thalamus-edge backup create now, and another disk; thalamus-edge backup list names those that are whole",
+        );
+    }
     if made_ms > now_ms + CLOCK_TOLERANCE_MS {
         let finding = format!("{finding}, which is in the future");
         return found.warning(ABOUT, finding, "look at the clock: it was ahead then, or is behind now");
@@ -301,18 +270,14 @@ pub(super) fn way_to_centre(found: &mut Findings, config: &Config) {
         }
     };
     match centre.protection() {
-        Err(error) => found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file"),
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file")
+        }
         Ok(Protection::Full) => found.ok(ABOUT, "encrypted, and the server has to prove who it is"),
-        Ok(_) if is_local => found.ok(ABOUT, "within this machine"),
-        Ok(Protection::NotProved) => found.wrong(
-            ABOUT,
-            "encrypted to whoever answers: certificates are not checked",
-            "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
-        ),
-        Ok(Protection::None) => found.wrong(
-            ABOUT,
-            "not encrypted: whoever is in between reads and changes health records",
-            "tls=true in the address, or a VPN",
-        ),
+        Ok(Protection::NotProved | Protection::None) => match config.centre_weakness() {
+            Ok(Some((finding, remedy))) => found.wrong(ABOUT, finding, remedy),
+            _ if is_local => found.ok(ABOUT, "within this machine"),
+            _ => {}
+        },
     }
 }
