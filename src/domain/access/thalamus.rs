@@ -21,8 +21,11 @@ impl Acl {
     /// Gives the functions of the node (synchronization, accounts, ...) to `root` where the rules name none of them:
     /// Thalamus has none, and with its own file nobody could administer a node. Returns a sentence about it.
     pub(super) fn give_functions_to_root(&mut self) -> Option<String> {
-        if self.roles.is_empty() || self.roles.values().any(Permissions::names_a_function) {
+        if self.roles.is_empty() {
             return None;
+        }
+        if self.roles.values().any(Permissions::names_a_function) {
+            return self.functions_of_nobody();
         }
         let Some(root) = self.roles.get_mut(ROOT) else {
             return Some(format!(
@@ -41,6 +44,26 @@ impl Acl {
              rules. Name them for the roles that are meant to use them",
             OPERATOR_NAMES.join(", ")
         ))
+    }
+
+    /// A sentence about the functions of the node that the rules give to no role: whoever named some of them may take the others for
+    /// given.
+    fn functions_of_nobody(&self) -> Option<String> {
+        let may_use = |permissions: &Permissions, name: &str| {
+            permissions.global && Verb::ALL.iter().any(|verb| permissions.has(*verb, name))
+        };
+        let nobodys: Vec<&str> = OPERATOR_NAMES
+            .iter()
+            .copied()
+            .filter(|name| !self.roles.values().any(|permissions| may_use(permissions, name)))
+            .collect();
+        (!nobodys.is_empty()).then(|| {
+            format!(
+                "no role with \"global\" may use these functions of the node: {}. Because the file names at least one function, none is \
+                 given to {ROOT:?} by itself; name them for the roles that are meant to use them",
+                nobodys.join(", ")
+            )
+        })
     }
 
     /// What each role may do, and what Thalamus let it do besides with the same rules; a few lines each.
@@ -154,7 +177,12 @@ mod tests {
         let (acl, warnings) = Acl::parse(&text).unwrap();
         assert_eq!(allowed(&acl, ROOT), []);
         assert_eq!(allowed(&acl, "health_professional"), [(Verb::Get, "sync")]);
-        assert!(warnings.is_empty(), "{warnings:?}");
+        // Nobody is left without a word: these functions are nobody's.
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for name in OPERATOR_NAMES.iter().filter(|name| **name != "sync") {
+            assert!(warnings[0].contains(name), "{name}: {warnings:?}");
+        }
+        assert!(!warnings[0].contains("sync"), "{warnings:?}");
     }
 
     #[test]
