@@ -428,11 +428,16 @@ impl Tx<'_> {
         to: &RecordKey,
         person: &Document,
     ) -> Result<(), StoreError> {
-        self.keep_closed_here(&to.id, &from.id)?;
         let departed = self.departed_row(&from.id)?;
         self.discard(from, person)?;
         self.put(from, None, &Base::Absent, &Actor::Centre)?;
         self.is_not_gone(&from.id, person, departed)?;
+        self.move_closed_here(&from.id, &to.id)?;
+        let them = self.document(to)?.unwrap_or_default();
+        // Roles were granted to who knows this password.
+        if them.get("password") == person.get("password") {
+            self.move_grants(&from.id, person, &to.id)?;
+        }
         self.give_trail(&from.id, &to.id)
     }
 

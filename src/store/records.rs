@@ -390,6 +390,14 @@ impl<'t> Tx<'t> {
         let is_made_here =
             key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre;
         let late = if is_made_here { self.late(&key.id)? } else { BTreeSet::new() };
+        // Who stood at the centre, where the one here was written over them and is not sent.
+        let stood = match (key.kind, was_agreed.document().filter(|agreed| !agreed.is_empty()), old_document)
+        {
+            (Kind::Person, Some(agreed), Some(person)) if self.is_rewritten(key, agreed, person)? => {
+                Some(agreed.clone())
+            }
+            _ => None,
+        };
         if old_bytes != new_bytes {
             self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
@@ -400,7 +408,7 @@ impl<'t> Tx<'t> {
         match (key.kind.schema().owner, old_document) {
             // Records of theirs that the centre has stay theirs.
             (Owner::Itself, Some(person)) if is_here_alone && was_agreed.is_at_centre() => {
-                self.remember_departed(&key.id, person)
+                self.remember_departed(&key.id, stood.as_ref().unwrap_or(person))
             }
             _ => Ok(()),
         }

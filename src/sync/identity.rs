@@ -25,15 +25,20 @@ use super::merge_in::merge_at;
 use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
-use crate::domain::access::Actor;
+use crate::domain::access::{Actor, END_USER};
 use crate::domain::active::is_active;
 use crate::domain::merge::{IDENTITY_FIELDS, identity_of, is_unknown};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
 use crate::domain::value::same_document;
 use crate::store::{
-    Base, Conflict, ConflictStatus, Hold, HoldReason, Reread, Snapshot, Store, StoreError, TrashState, Tx,
+    Base, Conflict, ConflictStatus, Granted, Hold, HoldReason, Reread, Snapshot, Store, StoreError,
+    TrashState, Tx,
 };
+
+/// What opens an account, and what may be done with it.
+const PASSWORD: &str = "password";
+const ROLES: &str = "roles";
 
 /// What somebody decided about two people under one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,9 +264,14 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     }
     tx.forget_meant(&hold.account)?;
     let to = RecordKey::new(Kind::Person, new);
-    leave(tx, &hold.local_key(), &to, local, actor)?;
-    if hold.why == HoldReason::Rewritten {
-        tx.keep_closed_here(&hold.local, new)?;
+    match hold.why {
+        HoldReason::Rewritten => {
+            // Roles may have been granted to either, and nobody knows to whom.
+            tx.replace_grants(&hold.local, &Granted::default(), actor)?;
+            leave(tx, &hold.local_key(), &to, &without_rights_of_another(tx, hold, local)?, actor)?;
+            tx.keep_closed_here(&hold.local, new)?;
+        }
+        _ => leave(tx, &hold.local_key(), &to, local, actor)?,
     }
     tx.give_trash(&hold.account, local, new)?;
     let mut pages = BTreeMap::new();
@@ -316,6 +326,22 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     }
     // What the account has is the departed one's, and so are the conflicts over it.
     if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, local, new) }
+}
+
+/// Who was written over another person, without what opened the account to that one: the password and the roles that they still
+/// share with whom the centre has.
+fn without_rights_of_another(tx: &Tx<'_>, hold: &Hold, person: &Document) -> Result<Document, StoreError> {
+    let mut person = person.clone();
+    let agreed = tx.base(&hold.local_key())?.document().cloned().unwrap_or_default();
+    let is_shared = |field: &str| person.get(field).is_some() && person.get(field) == agreed.get(field);
+    let (has_password, has_roles) = (is_shared(PASSWORD), is_shared(ROLES));
+    if has_password {
+        person.remove(PASSWORD);
+    }
+    if has_roles {
+        person.insert(ROLES, vec![END_USER.to_owned()]);
+    }
+    Ok(person)
 }
 
 /// The person gets another id; if somebody decided so on another node before and they stand under it already, they are that record.

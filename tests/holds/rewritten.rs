@@ -168,3 +168,108 @@ async fn what_was_agreed_before_the_centre_gave_the_account_away_goes_along() {
         assert_eq!(others, ["Beatriz", "Beatriz, changed"]);
     }
 }
+
+/// She is deleted at the centre while he is written over her, and records of hers stay there: they are not his.
+#[tokio::test]
+async fn a_delete_of_the_first_one_gives_nothing_to_the_other() {
+    for is_asked_before in [true, false] {
+        for is_stepwise in [true, false] {
+            let sim = Sim::default();
+            let clinic = Clinic::at(&sim);
+            clinic.there(Person, ana());
+            clinic.there(Page, page("p1", ACCT, "Ana"));
+            clinic.round().await;
+            let mut now = carlos();
+            if is_stepwise {
+                now = with(ana(), doc! {"name": "Carlos"});
+                clinic.edit(Person, now.clone()).await;
+                clinic.round().await;
+                now.insert("lastname", "Diaz");
+            }
+            clinic.edit(Person, now).await;
+            if is_asked_before {
+                clinic.round().await;
+                assert_eq!(why(&clinic), Some(HoldReason::Rewritten));
+            }
+            sim.remove(Person, ACCT);
+            for _ in 0..3 {
+                clinic.round().await;
+                assert_eq!(clinic.at_centre(Person, ACCT), None, "{is_asked_before} {is_stepwise}");
+            }
+            assert_eq!(why(&clinic), Some(HoldReason::Taken), "{is_asked_before} {is_stepwise}");
+            assert_eq!(clinic.book(ACCT), [""; 0]);
+            let open =
+                clinic.conflicts().into_iter().find(|c| c.status == ConflictStatus::Open && c.is_identity());
+            let open = open.unwrap();
+            let pair = hold_of(&clinic.store.read().unwrap(), &open).unwrap().unwrap().1;
+            decide(&clinic.store, &open.id, Verdict::NewId(NEW.to_owned()), pair, clerk()).await.unwrap();
+            clinic.round().await;
+            clinic.round().await;
+            assert_eq!(clinic.at_centre(Person, NEW).unwrap().get_str("lastname").unwrap(), "Diaz");
+            assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", ACCT, "Ana")));
+            assert_eq!(clinic.book(NEW), [""; 0]);
+        }
+    }
+}
+
+/// What opened the account to the first one, and was given to her, opens nothing to the other.
+#[tokio::test]
+async fn password_and_roles_of_the_first_one_do_not_go_along() {
+    let rights = doc! {"password": "$2b$04$ana", "roles": ["root"], "active": false};
+    for (own, password, roles) in [
+        (doc! {}, None, vec!["end_user"]),
+        (doc! {"password": "$2b$04$carlos", "roles": ["nurse"]}, Some("$2b$04$carlos"), vec!["nurse"]),
+    ] {
+        let clinic = Clinic::new();
+        clinic.there(Person, with(with(ana(), rights.clone()), doc! {"active": true}));
+        clinic.round().await;
+        clinic.run(|tx| tx.set_grants(ACCT, &["root".to_owned()], &Actor::Operator(0))).await;
+        clinic.edit(Person, with(ana(), rights.clone())).await;
+        clinic.round().await;
+        clinic.edit(Person, with(with(carlos(), rights.clone()), own)).await;
+        clinic.round().await;
+        clinic.decide(Verdict::NewId(NEW.to_owned())).await;
+        clinic.assert_settled().await;
+        let person = clinic.here(Person, NEW).unwrap();
+        assert_eq!(person.get_str("password").ok(), password);
+        let found: Vec<&str> = person.get_array("roles").unwrap().iter().filter_map(Bson::as_str).collect();
+        assert_eq!(found, roles);
+        assert_eq!(clinic.here(Person, ACCT), Some(with(ana(), rights.clone())));
+        let snapshot = clinic.store.read().unwrap();
+        for (id, hash) in [(ACCT, "$2b$04$ana"), (NEW, "$2b$04$carlos"), (NEW, "")] {
+            assert_eq!(snapshot.grants(id, hash).unwrap(), thalamus_edge::store::Granted::default(), "{id}");
+            // It was closed for one of the two.
+            assert!(snapshot.is_closed_here(id).unwrap(), "{id}");
+        }
+    }
+}
+
+/// The same is decided on a second node: what was given to her there goes with her, and nothing stays with the other one.
+#[tokio::test]
+async fn who_joins_an_account_takes_along_what_was_given_to_them() {
+    let secret = doc! {"password": "$2b$04$ana"};
+    let sim = Sim::default();
+    let (south, north) = (Clinic::at(&sim), Clinic::at(&sim));
+    south.there(Person, with(ana(), secret));
+    for clinic in [&south, &north] {
+        clinic.round().await;
+    }
+    south.run(|tx| tx.set_grants(ACCT, &["root".to_owned()], &Actor::Operator(0))).await;
+    south.edit(Person, with(south.here(Person, ACCT).unwrap(), doc! {"active": false})).await;
+    for clinic in [&south, &north] {
+        clinic.round().await;
+    }
+    south.there(Person, beatriz());
+    for clinic in [&north, &south] {
+        clinic.round().await;
+    }
+    for clinic in [&north, &south] {
+        clinic.decide(Verdict::NewId(NEW.to_owned())).await;
+        for clinic in [&north, &south] {
+            clinic.round().await;
+        }
+    }
+    let snapshot = south.store.read().unwrap();
+    assert_eq!(snapshot.grants(NEW, "$2b$04$ana").unwrap().of_record, ["root"]);
+    assert!(snapshot.is_closed_here(NEW).unwrap() && !snapshot.is_closed_here(ACCT).unwrap());
+}
