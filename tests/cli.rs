@@ -639,7 +639,7 @@ fn people_who_may_be_two_are_listed_shown_and_decided() {
         let shown = clinic.run(&["conflicts", "show", &ana]).ends(0);
         shown.says("is the person of this node the one at the centre?").says("both sides made a person");
         shown.says("\"name\":\"Ana\"").says("\"name\":\"Beatriz\"").says("nurse\\u001b[2J");
-        shown.says("records made here  1").says("waiting records    1");
+        shown.says("records that go along  1").says("waiting records        1");
         assert!(!shown.out.contains('\u{1b}'));
         clinic.run(&["conflicts", "show", "duplicate:TWIN"]).ends(0).says("\"_id\":\"twin\"");
 
