@@ -18,6 +18,7 @@ use crate::domain::access::Grant;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
+use crate::flaw::step;
 
 /// A change of one record, as authorized against the version in `expected`.
 #[derive(Debug, Clone)]
@@ -115,7 +116,14 @@ impl Store {
         // The record and its base; bytes beside it are known before they come, and claimed by who takes them.
         let bytes = |edit: &Prepared| edit.new.as_ref().map_or(0, |new| new.bytes().len() as u64);
         let _claim = self.claim(2 * edits.iter().map(bytes).sum::<u64>())?;
-        self.transact(move |tx| edits.iter().try_for_each(|edit| edit.make(tx))).await
+        self.transact(move |tx| {
+            for edit in &edits {
+                edit.make(tx)?;
+                step("edit.made");
+            }
+            Ok(())
+        })
+        .await
     }
 }
 
