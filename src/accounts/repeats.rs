@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::throttle::{Code, Guess};
+use super::guess::{Code, Guess};
 use super::turns::{Shared, Standing, Step, Taken};
 
 /// How often a credential has to come, the first time included.
