@@ -86,6 +86,7 @@ const STORE_FILE: &str = "store.redb";
 /// What the group may not do in the data directory, and others nothing at all.
 const DIRECTORY_FORBIDDEN_MODE: u32 = 0o027;
 
+pub(crate) use control::LISTENS_HEADER;
 pub use control::control_socket;
 
 /// Why a node did not start or stopped serving.
@@ -183,7 +184,7 @@ impl App {
         let tls = self.config.tls_settings().map(|settings| Tls::load(settings, clock())).transpose()?;
         let tls = tls.map(Arc::new);
         // Only a node that has its port answers commands.
-        let control = control::bind(&self.config.data_dir)?;
+        let control = control::bind(&self.config.data_dir, listener.local_addr()?)?;
         let schedule = self.start_schedule().await?;
         let _backups = self.start_backups();
         let handle = Handle::new();

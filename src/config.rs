@@ -60,6 +60,8 @@ const OTHERS_MODE: u32 = 0o007;
 const MODE_MASK: u32 = 0o7777;
 /// Where backups go, below the data directory, if the configuration names no place.
 const BACKUP_DIRECTORY: &str = "backups";
+/// What stands for a port that nobody knows before the node runs.
+pub(crate) const PORT_UNKNOWN: &str = "PORT";
 /// When to reconcile unless somebody says otherwise; and where every round reads everything.
 const SCHEDULE_DEFAULT: &str = "0 */5 * * * *";
 const SCHEDULE_WITHOUT_FEED_DEFAULT: &str = "0 0 * * * *";
@@ -438,9 +440,14 @@ impl Config {
         self.server.trusted_proxies.iter().filter_map(|net| networks::network(net)).collect()
     }
 
-    /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`.
+    /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`. If it leaves the port to the
+    /// kernel, [`PORT_UNKNOWN`] stands in its place.
     pub fn base_url(&self) -> String {
-        let listen = self.server.listen;
+        self.base_url_of(self.server.listen)
+    }
+
+    /// The same of a node that listens on this address.
+    pub fn base_url_of(&self, listen: SocketAddr) -> String {
         if let (false, false, Some(name)) =
             (self.server.tls, self.server.trusted_proxies.is_empty(), self.server.names.first())
         {
@@ -452,7 +459,10 @@ impl Config {
             None => gethostname::gethostname().to_string_lossy().into_owned(),
         };
         let scheme = if self.server.tls { "https" } else { "http" };
-        format!("{scheme}://{name}:{}", listen.port())
+        match listen.port() {
+            0 => format!("{scheme}://{name}:{PORT_UNKNOWN}"),
+            port => format!("{scheme}://{name}:{port}"),
+        }
     }
 
     pub fn accounts_settings(&self) -> AccountsSettings {

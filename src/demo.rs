@@ -17,16 +17,17 @@ const PROFESSIONAL_HASH: &str = PUBLIC_PASSWORD_HASHES[0];
 const PATIENT_HASH: &str = PUBLIC_PASSWORD_HASHES[1];
 const ADMINISTRATOR_HASH: &str = PUBLIC_PASSWORD_HASHES[2];
 
-/// Fills an empty store; returns false and changes nothing if there are records already.
+/// Fills an empty store; returns false and changes nothing if there are records already. All of it is there or nothing,
+/// whenever the process ends.
 pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
     if !store.read()?.is_empty()? {
         return Ok(false);
     }
-    for (kind, document) in records() {
+    let edits = records().into_iter().map(|(kind, document)| {
         let id = document.get_str("_id").unwrap_or_default().to_owned();
         let grants = (id == ADMINISTRATOR).then(|| vec!["root".to_owned()]);
         let content = document.contains_key("content").then(|| (picture_hash(), PICTURE.into()));
-        let edit = Edit {
+        Edit {
             grant: Grant::operator(uid, Verb::Post, kind),
             id,
             expected: None,
@@ -35,9 +36,9 @@ pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
             grants,
             content,
             closes: None,
-        };
-        store.edit(edit).await?;
-    }
+        }
+    });
+    store.edit_all(edits.collect()).await?;
     Ok(true)
 }
 

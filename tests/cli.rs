@@ -296,6 +296,24 @@ fn nobody_invents_a_password_for_somebody_else() {
     }
 }
 
+/// The configuration may leave the port to the kernel, and the command line may name another address.
+#[test]
+fn a_link_names_the_address_on_which_the_node_listens() {
+    let clinic = Clinic::new();
+    let add = ["user", "add", "head", "--local", "--role", "root", "--link"];
+    let shown = clinic.run(&add).ends(0);
+    shown.says("http://localhost:PORT/link/").says("put the port of the node in the place of PORT");
+    for args in [&[][..], &["--listen", "127.0.0.1:0"], &["--listen", "0.0.0.0:0"]] {
+        let clinic =
+            if args.is_empty() { clinic.clone() } else { clinic.with("SERVER__LISTEN", "127.0.0.1:9") };
+        let node = clinic.serve(args);
+        let shown = clinic.run(&["user", "link", "head@local"]).ends(0);
+        shown.says(&format!(":{}/link/", node.port()));
+        assert!(!shown.out.contains("PORT"), "{}", shown.out);
+        node.stop();
+    }
+}
+
 /// A hub that makes everybody inactive: their accounts are counted, and opened at once, but for those closed here.
 #[test]
 fn accounts_that_came_inactive_are_opened_together() {

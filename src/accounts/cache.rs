@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::throttle::Code;
+use super::guess::Code;
 use crate::domain::address::AddressPrefix;
 
 /// A verification is believed for this long; a changed password ends it at once.

@@ -58,7 +58,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::accounts::throttle::Rank;
+    use crate::accounts::guess::Rank;
     use crate::accounts::{AccountsSettings, BCRYPT_COST_MIN};
     use crate::domain::audit::{Event, What};
     use crate::store::{StoreOptions, Tx};

@@ -6,6 +6,7 @@
 
 mod cache;
 mod costs;
+mod guess;
 mod logins;
 mod openings;
 mod pool;
@@ -35,6 +36,7 @@ use crate::domain::record::fold_account;
 
 use cache::{Cache, Credential, CredentialKey};
 use costs::Costs;
+use guess::{Code, Guess, Rank};
 pub use openings::Openings;
 use pool::{Full, Pool};
 pub use sessions::{
@@ -43,7 +45,7 @@ pub use sessions::{
 };
 pub use spellings::canonical;
 use spellings::spellings;
-use throttle::{Code, Counted, Guess, Rank, Throttle};
+use throttle::{Counted, Throttle};
 pub use writes::{
     EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE,
     OTHERS_READS_MAX, OTHERS_READS_PER_MINUTE, OWN_MIB_MAX, OWN_MIB_PER_DAY, OWN_WRITES_MAX,

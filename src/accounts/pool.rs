@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::throttle::Rank;
+use super::guess::Rank;
 use crate::domain::address::AddressPrefix;
 use crate::domain::fair_queue::{Bounds, FairQueue};
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::throttle::Code;
+use super::guess::Code;
 
 /// What was lately seen, and when.
 pub(super) struct Recent<T> {

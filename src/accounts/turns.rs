@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::throttle::Code;
+use super::guess::Code;
 
 /// Attempts of a client over all names, and of an account over all clients, that cost no more than their computation.
 pub(super) const FREE_SHARED_MAX: usize = 20;

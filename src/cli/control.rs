@@ -3,6 +3,7 @@
 //! Both ways lead to the same API as the operator of the machine, so a command does the same on both.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tower::ServiceExt as _;
 
 use super::show::plain;
 use super::{EXIT_FAILED, EXIT_REFUSED, Failure};
-use crate::app::{App, AppError, control_socket, store_file};
+use crate::app::{App, AppError, LISTENS_HEADER, control_socket, store_file};
 use crate::config::Config;
 use crate::http::{Api, Peer, api};
 use crate::store::{Store, StoreError};
@@ -64,7 +65,11 @@ pub(super) enum Missing {
 /// The way to a node.
 pub(super) enum Client {
     /// Through the socket of the running one.
-    Running { socket: PathBuf },
+    Running {
+        socket: PathBuf,
+        /// Where it listens for clients; nothing if it is of a version that does not say.
+        listens_on: Option<SocketAddr>,
+    },
     /// In this process, which holds the store as long as the client lives.
     Own { api: Api, store: Store, uid: u32 },
 }
@@ -75,6 +80,8 @@ pub(super) struct Answer {
     pub(super) body: Value,
     /// Path of the next page, if the answer is a page and not the last.
     pub(super) next: Option<String>,
+    /// Where the running node listens.
+    listens_on: Option<SocketAddr>,
 }
 
 impl Client {
@@ -83,8 +90,8 @@ impl Client {
         let socket = control_socket(&config.data_dir);
         let deadline = Instant::now() + Duration::from_secs(HELD_S_MAX);
         loop {
-            if answers(&socket).await? {
-                return Ok(Client::Running { socket });
+            if let Some(running) = answers(&socket).await? {
+                return Ok(running);
             }
             match open(config, missing) {
                 Ok(app) => {
@@ -102,6 +109,14 @@ impl Client {
 
     pub(super) fn is_node_running(&self) -> bool {
         matches!(self, Client::Running { .. })
+    }
+
+    /// Where clients find the node: [`Config::base_url`], of the running node by the address on which it listens.
+    pub(super) fn base_url(&self, config: &Config) -> String {
+        match self {
+            Client::Running { listens_on: Some(address), .. } => config.base_url_of(*address),
+            Client::Running { listens_on: None, .. } | Client::Own { .. } => config.base_url(),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answer, ControlError> {
@@ -128,7 +143,7 @@ impl Client {
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let mut request = request.body(body).map_err(|e| broken(e.to_string()))?;
         let response = match self {
-            Client::Running { socket } => over_socket(socket, request).await?,
+            Client::Running { socket, .. } => over_socket(socket, request).await?,
             Client::Own { api, store, uid } => {
                 request.extensions_mut().insert(Peer::Operator { uid: *uid });
                 let response = match api.clone().oneshot(request).await {
@@ -141,13 +156,14 @@ impl Client {
         };
         let status = response.status();
         let next = next_page(response.headers());
+        let listens_on = response.headers().get(LISTENS_HEADER).and_then(|at| at.to_str().ok()?.parse().ok());
         let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX).await;
         let bytes = bytes.map_err(|e| broken(e.to_string()))?;
         let body = match bytes.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         };
-        Ok(Answer { status, body, next })
+        Ok(Answer { status, body, next, listens_on })
     }
 }
 
@@ -231,21 +247,21 @@ pub(super) fn open(config: &Config, missing: Missing) -> Result<App, ControlErro
     })
 }
 
-/// Whether a node lives behind the socket. One that takes connections but says nothing is an error.
-async fn answers(socket: &Path) -> Result<bool, ControlError> {
+/// The node that lives behind the socket, if one does. One that takes connections but says nothing is an error.
+async fn answers(socket: &Path) -> Result<Option<Client>, ControlError> {
     match UnixStream::connect(socket).await {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(ControlError::Denied(socket.to_owned()));
         }
         // No socket, or one that a killed node left behind.
-        Err(_) => return Ok(false),
+        Err(_) => return Ok(None),
     }
-    let client = Client::Running { socket: socket.to_owned() };
-    match timeout(Duration::from_secs(HELLO_S_MAX), client.get("/healthz")).await {
-        Ok(Ok(answer)) => Ok(answer.status.is_success()),
+    let client = |listens_on| Client::Running { socket: socket.to_owned(), listens_on };
+    match timeout(Duration::from_secs(HELLO_S_MAX), client(None).get("/healthz")).await {
+        Ok(Ok(answer)) => Ok(answer.status.is_success().then(|| client(answer.listens_on))),
         // It ended just now.
-        Ok(Err(_)) => Ok(false),
+        Ok(Err(_)) => Ok(None),
         Err(_) => Err(ControlError::Silent(socket.to_owned())),
     }
 }

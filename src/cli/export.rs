@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use anyhow::Context as _;
 use bson::{Bson, Document};
 use clap::Args;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::closed_accounts::{self, CLOSED_ACCOUNTS, closed_file};
 use super::control::{ControlError, Missing, open};
+use super::export_content::{Attachment, Chunks};
 use super::export_kept::{KEPT, kept_file, write_kept};
 use super::import::{CONTENT_DIRECTORY, read_exported};
 use super::ndjson::{Place, Text};
@@ -30,7 +30,9 @@ use crate::domain::audit::{Event, What};
 use crate::domain::content::{Content, has_content};
 use crate::domain::record::Kind;
 use crate::files::create_private;
-use crate::store::{Left, LeftChunk, Snapshot, Store, StoreError, StoredRecord, read_what_is_left};
+use crate::store::{
+    DamagedRow, Left, Part, Snapshot, Store, StoreError, StoredRecord, read_what_is_left, unless_damaged,
+};
 
 /// Records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -81,6 +83,7 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         unfaithful: 0,
         contents: 0,
         missing: 0,
+        rotten: 0,
         closed: Vec::new(),
     };
     let mut written = Vec::new();
@@ -126,10 +129,13 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
     if let Some(note) = kept.note() {
         eprintln!("{note}");
     }
-    if kept.damaged > 0 {
+    let left_out = export.left_out();
+    for row in &left_out {
+        eprintln!("error: {row} is damaged and is left out");
+    }
+    if export.rotten > 0 || !left_out.is_empty() {
         eprintln!(
-            "error: {} conflicts or deleted records are damaged and are left out: `thalamus-edge doctor` names them",
-            kept.damaged
+            "error: not everything is in this export: `thalamus-edge doctor` says what to do about what is damaged"
         );
     }
     let done = if args.json {
@@ -137,7 +143,7 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
     } else {
         Done::text(as_table(&written))
     };
-    let is_whole = export.unfaithful + kept.unfaithful + kept.damaged == 0;
+    let is_whole = export.unfaithful + kept.unfaithful + export.rotten == 0 && left_out.is_empty();
     Ok(done.with_code(if is_whole { 0 } else { EXIT_FAILED }))
 }
 
@@ -147,7 +153,7 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
     make_directory(directory)?;
     eprintln!("error: {}", plain(&cause.to_string()));
     let mut files: BTreeMap<Kind, (BufWriter<File>, Exported)> = BTreeMap::new();
-    let mut chunks = Chunks { directory: directory.join(CONTENT_DIRECTORY), open: None, contents: 0 };
+    let mut chunks = Chunks::into(directory.join(CONTENT_DIRECTORY));
     let show = |left: Left| -> anyhow::Result<()> {
         let record = match left {
             Left::Record(record) => record,
@@ -194,51 +200,6 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
     Ok(done.with_code(EXIT_FAILED))
 }
 
-/// Attachments of which part after part is found.
-struct Chunks {
-    directory: PathBuf,
-    open: Option<(String, PathBuf, File, Sha256)>,
-    contents: u64,
-}
-
-impl Chunks {
-    fn take(&mut self, chunk: &LeftChunk) -> anyhow::Result<()> {
-        if self.open.as_ref().is_none_or(|(name, ..)| *name != chunk.sha256) {
-            self.close()?;
-            // It becomes the name of a file.
-            if !chunk.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return Ok(());
-            }
-            if !self.directory.exists() {
-                make_directory(&self.directory)?;
-            }
-            let path = self.directory.join(&chunk.sha256);
-            let file = create(&path)?;
-            self.open = Some((chunk.sha256.clone(), path, file, Sha256::new()));
-        }
-        if let Some((_, _, file, digest)) = &mut self.open {
-            file.write_all(&chunk.bytes)?;
-            digest.update(&chunk.bytes);
-        }
-        Ok(())
-    }
-
-    /// Keeps the last one if all of it was there.
-    fn close(&mut self) -> anyhow::Result<()> {
-        let Some((name, path, file, digest)) = self.open.take() else {
-            return Ok(());
-        };
-        if hex::encode(digest.finalize()) == name {
-            file.sync_all()?;
-            self.contents += 1;
-        } else {
-            fs::remove_file(&path)?;
-            eprintln!("error: the attachment {name} is not complete, and is left out");
-        }
-        Ok(())
-    }
-}
-
 /// The name of the file of a kind. A collection may be called what no file can.
 fn file_of(config: &Config, kind: Kind) -> String {
     let name = Some(config.collection_of(kind)).filter(|name| !name.contains('/'));
@@ -255,7 +216,7 @@ async fn audit(store: &Store) -> Result<(), StoreError> {
         .await
 }
 
-fn make_directory(directory: &Path) -> anyhow::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> anyhow::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             anyhow::bail!("{} exists already: name a new directory", directory.display())
@@ -272,25 +233,51 @@ struct Export<'a> {
     contents: u64,
     /// Personal documents without their bytes.
     missing: u64,
+    /// Personal documents of whose bytes some are damaged.
+    rotten: u64,
     /// People whose accounts were closed on this node.
     closed: Vec<String>,
 }
 
 impl Export<'_> {
-    /// Writes the records of a kind, if there are any, and says how many.
+    /// The rows that are not in the files because they are damaged, by collection and id. The store knows those that were come
+    /// upon.
+    fn left_out(&self) -> Vec<String> {
+        let damaged = self.store.damaged_rows().into_iter().filter_map(|DamagedRow { table, kind, id }| {
+            let collection = kind.map_or("a record of no kind", |kind| kind.schema().collection);
+            match table.as_str() {
+                "docs" => Some(format!("{collection}/{}", plain(&id))),
+                "trash" => Some(format!("the body of the deleted {collection}/{}", plain(&id))),
+                "conflict" => Some(format!("the conflict {}", plain(&id))),
+                _ => None,
+            }
+        });
+        damaged.collect()
+    }
+
+    /// Writes the records of a kind that can be read, if there are any, and says how many.
     fn kind(&mut self, kind: Kind, file: &str) -> anyhow::Result<u64> {
         let mut out = None;
-        let (mut after, mut records) = (None, 0);
+        let (mut after, mut records) = (None::<String>, 0);
         loop {
             let snapshot = self.store.read()?;
-            let page = snapshot.list(kind, after.as_deref(), BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?;
-            for record in &page.records {
+            let mut read = Vec::new();
+            let part = Part {
+                after: after.as_deref(),
+                max: BATCH_RECORDS_MAX,
+                bytes_max: BATCH_BYTES_MAX,
+                is_without_damaged: true,
+            };
+            let next = snapshot.visit(kind, part, |id, document| {
+                read.push(StoredRecord { id: id.to_owned(), document: document.to_owned() });
+            })?;
+            for record in &read {
                 let out = match &mut out {
                     Some(out) => out,
                     none => none.insert(BufWriter::new(create(&self.directory.join(file))?)),
                 };
                 let document = Document::try_from(record.document.as_ref())?;
-                self.content(&snapshot, kind, &document)?;
+                self.content(&snapshot, kind, (&record.id, &document))?;
                 if kind == Kind::Person && snapshot.is_closed_here(&record.id)? {
                     self.closed.push(record.id.clone());
                 }
@@ -299,7 +286,7 @@ impl Export<'_> {
                 writeln!(out, "{line}")?;
                 records += 1;
             }
-            after = page.next_after().map(str::to_owned);
+            after = next;
             if after.is_none() {
                 break;
             }
@@ -323,8 +310,13 @@ impl Export<'_> {
         eprintln!("{}/{}: {}", kind.schema().collection, plain(&record.id), plain(&problem));
     }
 
-    /// Writes the uploaded bytes that a personal document names.
-    fn content(&mut self, snapshot: &Snapshot, kind: Kind, document: &Document) -> anyhow::Result<()> {
+    /// Writes the uploaded bytes that a personal document names. If some are damaged, it names the document and goes on.
+    fn content(
+        &mut self,
+        snapshot: &Snapshot,
+        kind: Kind,
+        (id, document): (&str, &Document),
+    ) -> anyhow::Result<()> {
         let Some(Content { sha256, .. }) = Content::of(kind, document) else {
             return Ok(());
         };
@@ -333,23 +325,28 @@ impl Export<'_> {
             return Ok(());
         }
         let directory = self.directory.join(CONTENT_DIRECTORY);
-        if !directory.exists() {
-            make_directory(&directory)?;
-        }
-        let path = directory.join(&sha256);
         // Two documents may have the same bytes.
-        if path.exists() {
+        if directory.join(&sha256).exists() {
             return Ok(());
         }
-        let mut file = create(&path)?;
+        let mut attachment = Attachment::begin(&directory, &sha256)?;
         for number in 0.. {
-            let Some(chunk) = snapshot.content_chunk(&sha256, number)? else {
-                break;
-            };
-            file.write_all(&chunk)?;
+            match unless_damaged(snapshot.content_chunk(&sha256, number))? {
+                Some(Some(chunk)) => attachment.write(&chunk)?,
+                // What is not all there is not kept.
+                Some(None) | None => break,
+            }
         }
-        file.sync_all()?;
-        self.contents += 1;
+        if attachment.end()? {
+            self.contents += 1;
+        } else {
+            self.rotten += 1;
+            eprintln!(
+                "error: {}/{}: the attachment {sha256} is damaged and is left out",
+                kind.schema().collection,
+                plain(id)
+            );
+        }
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::export::create;
 use super::show::plain;
 use crate::central::{CONFLICTS_COLLECTION, TRASH_COLLECTION};
-use crate::store::{Conflict, ConflictStatus, Store, stands_name};
+use crate::store::{Conflict, ConflictStatus, Store, stands_name, unless_damaged};
 
 /// Rows of the trash whose numbers are read at once.
 const TRASH_PAGE: usize = 500;
@@ -28,8 +28,6 @@ pub(super) struct Kept {
     /// Those of them that wait for a decision.
     pub(super) open: u64,
     pub(super) trash: u64,
-    /// Rows that cannot be read.
-    pub(super) damaged: u64,
     /// Lines that read back are something else.
     pub(super) unfaithful: u64,
 }
@@ -58,12 +56,12 @@ pub(super) fn kept_file(collection: &str) -> String {
 }
 
 /// Writes all conflicts and all bodies in the trash, oldest conflict first and newest body first. A file is made only if there
-/// is something to be in it.
+/// is something to be in it. Rows that are damaged are left out, and the store knows them then.
 pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept> {
     let mut kept = Kept::default();
     let mut conflicts = Lines::new(directory, CONFLICTS_COLLECTION);
     for id in store.read()?.conflict_ids(None)? {
-        let Some(conflict) = store.read()?.conflict(&id)? else {
+        let Some(conflict) = unless_damaged(store.read()?.conflict(&id))?.flatten() else {
             continue;
         };
         kept.open += u64::from(conflict.status == ConflictStatus::Open);
@@ -76,7 +74,7 @@ pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept
     loop {
         let page = store.read()?.trash_page(before, TRASH_PAGE, |_, _| true, |_| Ok(true))?;
         for row in &page.rows {
-            let Some((row, body)) = store.read()?.trashed(row.sequence)? else {
+            let Some((row, body)) = unless_damaged(store.read()?.trashed(row.sequence))?.flatten() else {
                 continue;
             };
             let collection = row.key.kind.schema().collection;
@@ -99,9 +97,6 @@ pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept
     }
     kept.unfaithful += trash.unfaithful;
     kept.trash = trash.end()?;
-    let damaged = store.damaged_rows();
-    kept.damaged =
-        damaged.iter().filter(|row| ["conflict", "trash"].contains(&row.table.as_str())).count() as u64;
     Ok(kept)
 }
 

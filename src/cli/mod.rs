@@ -14,6 +14,7 @@ mod db;
 mod doctor;
 mod emergency;
 mod export;
+mod export_content;
 mod export_kept;
 mod import;
 pub mod ndjson;

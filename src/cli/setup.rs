@@ -264,7 +264,8 @@ async fn administer(config: &Config, operator: Operator) -> anyhow::Result<(Stri
     let made = client.post(&format!("/users/{}", segment(&name)), &body).await?.accepted()?;
     let mut text = format!("{} administers this node", plain(&format!("{name}{LOCAL_SUFFIX}")));
     if made["link"].is_object() {
-        text += &format!("\n{}", shown_link(config, &made["link"]));
+        // A node that runs by another configuration will be restarted with this one.
+        text += &format!("\n{}", shown_link(&config.base_url(), &made["link"]));
     }
     Ok((text, is_running))
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::control::{Client, Missing, segment};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, Failure};
-use crate::config::Config;
+use crate::config::{Config, PORT_UNKNOWN};
 use crate::domain::access::{Acl, ROOT, local_name};
 use crate::domain::encoding::utf8;
 
@@ -140,7 +140,7 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
         );
     }
     if args.link {
-        text += &format!("\n{}", shown_link(config, &added["link"]));
+        text += &format!("\n{}", shown_link(&client.base_url(config), &added["link"]));
     }
     Ok(Done::text(text))
 }
@@ -159,12 +159,19 @@ async fn link(config: &Config, id: &str) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let path = format!("/users/{}/link", named(id)?);
     let made = client.post(&path, &json!({})).await?.accepted()?;
-    Ok(Done::text(shown_link(config, &made)))
+    Ok(Done::text(shown_link(&client.base_url(config), &made)))
 }
 
-pub(super) fn shown_link(config: &Config, link: &Value) -> String {
+/// A link below the address at which clients find the node.
+pub(super) fn shown_link(base_url: &str, link: &Value) -> String {
     let (path, until) = (cell(&link["path"]), cell(&link["expires_at"]));
-    format!("{}{path}\nsets the password, once, until {until}", config.base_url())
+    let mut text = format!("{base_url}{path}\nsets the password, once, until {until}");
+    if base_url.ends_with(&format!(":{PORT_UNKNOWN}")) {
+        text += &format!(
+            "\nput the port of the node in the place of {PORT_UNKNOWN}: it is known once the node runs, which says where it listens"
+        );
+    }
+    text
 }
 
 async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Result<Done> {

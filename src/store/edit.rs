@@ -18,6 +18,7 @@ use crate::domain::access::Grant;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
+use crate::flaw::step;
 
 /// A change of one record, as authorized against the version in `expected`.
 #[derive(Debug, Clone)]
@@ -105,60 +106,94 @@ impl Store {
 
     /// Makes an edit and answers when it is durable. [`StoreError::Short`] if the disk is nearly full.
     pub async fn edit(&self, edit: Edit) -> Result<(), EditError> {
-        let Edit { grant, id, expected, document, requires, grants, content, closes } = edit;
+        self.edit_all(vec![edit]).await
+    }
+
+    /// Makes all of these edits, one after the other, or none; otherwise as [`Store::edit`].
+    pub async fn edit_all(&self, edits: Vec<Edit>) -> Result<(), EditError> {
         // Here, because the writer has to do everything else for everybody.
-        let old = expected.map(Version::stored).transpose()?;
-        let new = document.map(Cow::Owned).map(Version::of).transpose()?;
+        let edits = edits.into_iter().map(Prepared::new).collect::<Result<Vec<_>, _>>()?;
         // The record and its base; bytes beside it are known before they come, and claimed by who takes them.
-        let _claim = self.claim(2 * new.as_ref().map_or(0, |new| new.bytes().len() as u64))?;
+        let bytes = |edit: &Prepared| edit.new.as_ref().map_or(0, |new| new.bytes().len() as u64);
+        let _claim = self.claim(2 * edits.iter().map(bytes).sum::<u64>())?;
         self.transact(move |tx| {
-            let key = RecordKey::new(grant.kind(), id.as_str());
-            if !tx.is_stored(&key, old.as_ref().map(Version::bytes))? {
-                return Err(EditError::Moved);
-            }
-            if let (Kind::Person, Some(person), None) = (key.kind, &old, &new)
-                && let Some(stays) = tx.why_stays(&key.id, person.document())?
-            {
-                return Err(EditError::Stays(stays));
-            }
-            if let (None, Some(new)) = (&old, &new) {
-                let is_person = key.kind == Kind::Person;
-                if is_person && tx.is_another_ones(&key, new.document())? {
-                    return Err(EditError::Departed);
-                }
-                if !is_person && tx.is_over_another(&key, new.document())? {
-                    return Err(EditError::Unsent);
-                }
-            }
-            for requirement in &requires {
-                let holds = match requirement {
-                    Requirement::PersonExists(id) => tx.resolve_person(id)?.is_some(),
-                    Requirement::AccountFree(id) => tx.resolve_person(id)?.is_none(),
-                };
-                if !holds {
-                    return Err(EditError::Unmet(requirement.clone()));
-                }
-            }
-            if let Some((sha256, bytes)) = &content {
-                tx.put_content(sha256, bytes)?;
-            }
-            tx.edit_over(old.as_ref(), &key, new.as_ref(), grant.actor())?;
-            if let (Kind::Person, Some(roles)) = (key.kind, &grants) {
-                match new {
-                    Some(_) => tx.set_grants(&key.id, roles, grant.actor())?,
-                    None => tx.replace_grants(&key.id, &Granted::default(), grant.actor())?,
-                }
-            }
-            if let (Kind::Person, Some(_), Some(is_closed)) = (key.kind, &new, closes) {
-                match old {
-                    Some(_) => tx.set_closed_here(&key.id, is_closed, grant.actor())?,
-                    // Who is made so is in the audit trail, and the closing travels with the record.
-                    None => drop(tx.note_closed_here(&key.id, is_closed)?),
-                }
+            for edit in &edits {
+                edit.make(tx)?;
+                step("edit.made");
             }
             Ok(())
         })
         .await
+    }
+}
+
+/// An [`Edit`] with both versions read.
+struct Prepared {
+    grant: Grant,
+    id: String,
+    old: Option<Version<'static>>,
+    new: Option<Version<'static>>,
+    requires: Vec<Requirement>,
+    grants: Option<Vec<String>>,
+    content: Option<(String, Bytes)>,
+    closes: Option<bool>,
+}
+
+impl Prepared {
+    fn new(edit: Edit) -> Result<Prepared, StoreError> {
+        let Edit { grant, id, expected, document, requires, grants, content, closes } = edit;
+        let old = expected.map(Version::stored).transpose()?;
+        let new = document.map(Cow::Owned).map(Version::of).transpose()?;
+        Ok(Prepared { grant, id, old, new, requires, grants, content, closes })
+    }
+
+    fn make(&self, tx: &mut Tx<'_>) -> Result<(), EditError> {
+        let Prepared { grant, id, old, new, requires, grants, content, closes } = self;
+        let key = RecordKey::new(grant.kind(), id.as_str());
+        if !tx.is_stored(&key, old.as_ref().map(Version::bytes))? {
+            return Err(EditError::Moved);
+        }
+        if let (Kind::Person, Some(person), None) = (key.kind, old, new)
+            && let Some(stays) = tx.why_stays(&key.id, person.document())?
+        {
+            return Err(EditError::Stays(stays));
+        }
+        if let (None, Some(new)) = (old, new) {
+            let is_person = key.kind == Kind::Person;
+            if is_person && tx.is_another_ones(&key, new.document())? {
+                return Err(EditError::Departed);
+            }
+            if !is_person && tx.is_over_another(&key, new.document())? {
+                return Err(EditError::Unsent);
+            }
+        }
+        for requirement in requires {
+            let holds = match requirement {
+                Requirement::PersonExists(id) => tx.resolve_person(id)?.is_some(),
+                Requirement::AccountFree(id) => tx.resolve_person(id)?.is_none(),
+            };
+            if !holds {
+                return Err(EditError::Unmet(requirement.clone()));
+            }
+        }
+        if let Some((sha256, bytes)) = content {
+            tx.put_content(sha256, bytes)?;
+        }
+        tx.edit_over(old.as_ref(), &key, new.as_ref(), grant.actor())?;
+        if let (Kind::Person, Some(roles)) = (key.kind, grants) {
+            match new {
+                Some(_) => tx.set_grants(&key.id, roles, grant.actor())?,
+                None => tx.replace_grants(&key.id, &Granted::default(), grant.actor())?,
+            }
+        }
+        if let (Kind::Person, Some(_), Some(is_closed)) = (key.kind, new, *closes) {
+            match old {
+                Some(_) => tx.set_closed_here(&key.id, is_closed, grant.actor())?,
+                // Who is made so is in the audit trail, and the closing travels with the record.
+                None => drop(tx.note_closed_here(&key.id, is_closed)?),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -198,7 +233,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::domain::access::Actor;
+    use crate::domain::access::{Actor, Verb};
     use crate::store::{Asker, Charge, Right, StoreOptions, asked_by};
 
     fn asker(last: u8) -> Asker {
@@ -209,6 +244,33 @@ mod tests {
             right: Right::Machine,
             charge: Charge::default(),
         }
+    }
+
+    #[tokio::test]
+    async fn edits_that_belong_together_are_made_as_one() {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        let store = Store::in_memory(options).unwrap();
+        let edit = |id: &str, requires: Vec<Requirement>| Edit {
+            grant: Grant::operator(0, Verb::Post, Kind::Event),
+            id: id.to_owned(),
+            expected: None,
+            document: Some(bson::doc! {"_id": id}),
+            requires,
+            grants: None,
+            content: None,
+            closes: None,
+        };
+        let unmet = vec![Requirement::PersonExists("ANA".to_owned())];
+        let error = store.edit_all(vec![edit("a", Vec::new()), edit("b", unmet)]).await.unwrap_err();
+        assert!(matches!(error, EditError::Unmet(_)), "{error:?}");
+        assert!(store.read().unwrap().is_empty().unwrap());
+        store.edit_all(vec![edit("a", Vec::new()), edit("b", Vec::new())]).await.unwrap();
+        assert_eq!(store.read().unwrap().count(Kind::Event).unwrap(), 2);
     }
 
     #[tokio::test]

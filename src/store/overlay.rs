@@ -106,6 +106,7 @@ fn open(
             (Again(Arc::new(sealed)), found.unwrap_or_default())
         }
     };
+    refuse_cut_off(path, key, &pages)?;
     put_right(&backend, &pages).map_err(io)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
@@ -230,6 +231,25 @@ fn rehearse_within<T>(
         Some(key) => inspect_sealed(&Sealed::open(file, key)?, true),
     };
     Ok(if after.map_err(io)?.is_sound() { Rehearsed::Whole } else { Rehearsed::Broken })
+}
+
+/// Fails with [`StoreError::Broken`] if the file was cut off. Where nothing is missing that a tree leads to, the header alone
+/// does not tell a cut from a wrong bit in the length that it names. redb's own list of free pages does: it has the true length,
+/// and redb opens the file for writing only if that list and the length fit together.
+pub(crate) fn refuse_cut_off(
+    path: &Path,
+    key: Option<&StoreKey>,
+    pages: &Inspected,
+) -> Result<(), StoreError> {
+    let Some(end) = &pages.cut_off_unless_flipped else { return Ok(()) };
+    let begin_to_write = |bytes: Again| -> Result<(), StoreError> {
+        let database = redb::Builder::new().create_with_backend(bytes)?;
+        Ok(database.begin_write()?.commit()?)
+    };
+    match rehearse(path, key, pages, begin_to_write)? {
+        Rehearsed::Whole => Ok(()),
+        Rehearsed::Broken | Rehearsed::TooLarge => Err(StoreError::Broken(end.clone())),
+    }
 }
 
 /// A store's file that stays as it is and that nobody else opens meanwhile.

@@ -81,6 +81,9 @@ pub(crate) struct Inspected {
     pub(crate) is_left_to_redb: bool,
     /// In an encrypted store: one of the two places of its first block does not open.
     pub(crate) has_torn_head: bool,
+    /// What the file lacks if its header is right about the length. Either the length in the header has a wrong bit, or pages to
+    /// which no tree leads were cut off; [`super::overlay::refuse_cut_off`] decides.
+    pub(crate) cut_off_unless_flipped: Option<String>,
 }
 
 impl Inspected {

@@ -12,7 +12,7 @@ use bson::doc;
 use redb::backends::FileBackend;
 use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value, WriteTransaction};
 
-use super::overlay::{Rehearsed, rehearse, unpanicked};
+use super::overlay::{Rehearsed, refuse_cut_off, rehearse, unpanicked};
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::records::Carry;
 use super::reindex::{drop_indexes, is_index};
@@ -115,6 +115,7 @@ fn mend(
     match (key, store_sealed_with(&file)?) {
         (None, None) => {
             let pages = inspect(&file, is_all).map_err(io)?;
+            refuse_cut_off(path, key, &pages)?;
             let found = settle(&file, pages, can_be_made_anew)?;
             file.close().map_err(io)?;
             Ok(found)
@@ -123,6 +124,7 @@ fn mend(
             // One that does not open says why when it is opened for good.
             let Ok(mut file) = Sealed::open_to_look(file, key) else { return Ok(Found::default()) };
             let pages = inspect_sealed(&file, is_all).map_err(io)?;
+            refuse_cut_off(path, Some(key), &pages)?;
             let is_to_write = pages.bits_in_blocks > 0;
             let found = settle(&file, pages, can_be_made_anew)?;
             let bits = if is_to_write { file.write_back().map_err(io)? } else { 0 };

@@ -3,12 +3,14 @@
 use std::fs;
 
 use bson::{Bson, Document, doc};
+use sha2::{Digest as _, Sha256};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::Base;
+use thalamus_edge::store::{Base, Tx};
 
 use super::cli_support::Clinic;
+use super::rot::flip;
 
 fn rows(clinic: &Clinic, file: &str) -> Vec<Document> {
     let text = fs::read_to_string(clinic.path("out").join(file)).unwrap();
@@ -92,4 +94,70 @@ fn a_lost_value_that_json_cannot_hold_is_named() {
     });
     clinic.run(&["export", "out"]).ends(1).complains("extended JSON cannot tell it apart");
     assert_eq!(rows(&clinic, "edge_conflicts.jsonl").len(), 1);
+}
+
+/// A damaged attachment, record, conflict and deleted record, each with whole ones before and behind it.
+#[test]
+fn an_export_names_what_is_damaged_and_goes_on() {
+    const COUNT: usize = 6;
+    let clinic = Clinic::new();
+    clinic.make_store();
+    let bytes = |n: usize| format!("bytes-of-{n} ").repeat(20_000);
+    let name = move |n: usize| hex::encode(Sha256::digest(bytes(n)));
+    clinic.write(move |tx| {
+        for n in 0..COUNT {
+            let id = |kind: &str| format!("{kind}{n}");
+            let edit = |tx: &mut Tx<'_>, kind, document: Document| {
+                let key = RecordKey::new(kind, document.get_str("_id").unwrap());
+                tx.edit(&key, Some(&document), &Actor::Operator(0))
+            };
+            edit(tx, Kind::Person, doc! {"_id": id("ANA"), "name": "Ana", "note": format!("Note-{n}")})?;
+            let document = doc! {
+                "_id": id("d"), "fedacct": id("ANA"), "description": "x",
+                "content": {"sha256": name(n), "length": bytes(n).len() as i64, "type": "text/plain"},
+            };
+            tx.put_content(&name(n), bytes(n).as_bytes())?;
+            edit(tx, Kind::PersonalDocument, document)?;
+            edit(tx, Kind::Event, doc! {"_id": id("e"), "person": id("ANA")})?;
+            let page = RecordKey::new(Kind::Page, id("p"));
+            tx.discard(&page, &doc! {"_id": &page.id, "book": id("ANA"), "info": format!("Info-{n}")})?;
+            let clash = Clash {
+                path: vec!["phone".to_owned()],
+                base: None,
+                local: Some(format!("Phone-{n}").into()),
+                remote: None,
+                stands: Side::Remote,
+            };
+            tx.add_conflict(&RecordKey::new(Kind::Person, id("ANA")), &clash)?;
+        }
+        Ok(())
+    });
+    clinic.run(&["export", "out"]).ends(0);
+    let files = ["people", "personal_document", "event", "edge_trash", "edge_conflicts"];
+    let files = files.map(|file| format!("{file}.jsonl"));
+    let lines = || files.each_ref().map(|file| rows(&clinic, file).len());
+    assert_eq!(lines(), [COUNT; 5]);
+    fs::rename(clinic.path("out"), clinic.path("whole")).unwrap();
+
+    for text in ["bytes-of-1 ", "Note-2", "Info-3", "Phone-4"] {
+        flip(&clinic, text);
+    }
+    let ran = clinic.run(&["export", "out"]).ends(1);
+    ran.complains(&format!("personal_document/d1: the attachment {} is damaged and is left out", name(1)));
+    ran.complains("people/ANA2 is damaged and is left out");
+    ran.complains("the body of the deleted pols/p3 is damaged and is left out");
+    let conflicts = ran.err.lines().filter(|line| line.contains("error: the conflict "));
+    assert_eq!(conflicts.count(), 1, "{}", ran.err);
+    ran.complains("not everything is in this export");
+    assert_eq!(lines(), [COUNT - 1, COUNT, COUNT, COUNT - 1, COUNT - 1]);
+    for n in 0..COUNT {
+        let (was, is) = ["whole", "out"].map(|out| clinic.path(out).join("content").join(name(n))).into();
+        assert!(was.exists());
+        assert_eq!(is.exists(), n != 1, "{n}");
+    }
+    // What is there is imported.
+    let fresh = Clinic::new();
+    fresh.run(&["import", clinic.path("out").to_str().unwrap()]);
+    let imported = [Kind::Person, Kind::PersonalDocument].map(|kind| fresh.records(kind).len());
+    assert_eq!(imported, [COUNT - 1, COUNT]);
 }

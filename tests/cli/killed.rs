@@ -2,6 +2,7 @@
 //! run does it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bson::doc;
 use serde_json::Value;
@@ -10,11 +11,13 @@ use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
 use crate::IS_RUNNING;
-use crate::cli_support::Clinic;
+use crate::cli_support::{Clinic, PROFESSIONAL};
 
 const MANY: usize = 120;
 /// How many are done before the process is killed at the next: between two of them, on the second page of conflicts.
 const DONE: usize = 103;
+/// A start with the demo is done after so many milliseconds, on a quiet machine.
+const MOMENTS_MS: usize = 320;
 
 /// Runs a command that is killed, or whose node is, when it comes to this step once more.
 fn run_and_kill(clinic: &Clinic, is_running: bool, step: &str, args: &[&str]) {
@@ -114,5 +117,42 @@ fn accounts_that_were_opened_stay_open_and_a_second_run_opens_the_others() {
             clinic.run(&args).ends(0).says("0 accounts were opened");
             clinic.run(&["db", "check"]).ends(0);
         }
+    }
+}
+
+/// All records of all kinds, as they are stored.
+fn all_records(clinic: &Clinic) -> Vec<Vec<Vec<u8>>> {
+    let store = clinic.open_store();
+    let view = store.read().unwrap();
+    let of_kind = |kind| view.list(kind, None, usize::MAX, usize::MAX).unwrap().records;
+    let bytes = |kind| of_kind(kind).into_iter().map(|record| record.document.into_bytes()).collect();
+    Kind::ALL.into_iter().map(bytes).collect()
+}
+
+#[test]
+fn a_demo_that_was_killed_while_it_filled_the_store_is_whole_after_the_next_start() {
+    let whole = Clinic::new();
+    whole.serve(&["--demo"]).stop();
+    let (wanted, count) = (all_records(&whole), all_records(&whole).iter().map(Vec::len).sum::<usize>());
+    assert!(count > 7, "{count}");
+    let is_whole = |clinic: &Clinic, what: &str| {
+        let node = clinic.serve(&["--demo"]);
+        let pages = node.request("GET", "/pols/ESPGNU777ORG", PROFESSIONAL, "");
+        assert!(pages.0 == 200 && pages.1.len() > 2, "{what}: {pages:?}");
+        node.stop();
+        assert!(all_records(clinic) == wanted, "{what}");
+        clinic.run(&["db", "check"]).ends(0);
+    };
+    for made in 0..count {
+        let clinic = Clinic::new();
+        let failpoint = format!("edit.made={made}*off->return");
+        clinic.run_with_variable("FAILPOINTS", &failpoint, &["serve", "--demo"]).was_killed();
+        is_whole(&clinic, &format!("after {} of {count} records", made + 1));
+    }
+    // And at any moment, with the making of the store and what comes after the last record.
+    for ms in (0..=MOMENTS_MS).step_by(MOMENTS_MS / 16) {
+        let clinic = Clinic::new();
+        clinic.kill_after(Duration::from_millis(ms as u64), &["serve", "--demo"]);
+        is_whole(&clinic, &format!("after {ms} ms"));
     }
 }

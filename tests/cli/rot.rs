@@ -21,7 +21,7 @@ fn asked(node: &Node, method: &str, path: &str, body: &str) -> (u16, Value) {
     (status, serde_json::from_str(&body).unwrap_or_default())
 }
 
-fn flip(clinic: &Clinic, text: &str) {
+pub(super) fn flip(clinic: &Clinic, text: &str) {
     let file = store_file(&clinic.data());
     let mut bytes = fs::read(&file).unwrap();
     let places: Vec<usize> = bytes

@@ -145,6 +145,16 @@ impl Clinic {
         Clinic::finish(command, None)
     }
 
+    /// Runs a command and kills it, as a power cut does, unless it has ended by then.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn kill_after(&self, time: Duration, args: &[&str]) {
+        let mut command = self.command(PROGRAM);
+        let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(time);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Ran {
         let mut command = self.command(PROGRAM);
         command.args(args);

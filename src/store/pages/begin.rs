@@ -103,7 +103,7 @@ fn inspect_with(
     guess: Option<&dyn Guess>,
     is_all: bool,
 ) -> io::Result<Inspected> {
-    let length = bytes.len()?;
+    let length = length_with_rest(bytes, guess)?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
         return Ok(Inspected::of_broken(rest_of_a_store(bytes, length)?));
@@ -135,10 +135,25 @@ fn inspect_with(
     if surplus > 0 && (missing.is_none() || found.broken.is_empty()) {
         (found.surplus, found.cut_to) = (surplus, Some(sound.length));
     }
-    if let Some(wanted) = missing.filter(|_| !found.broken.is_empty()) {
-        found.broken.insert(end_of_file(guess, wanted, length)?);
+    if let Some(wanted) = missing {
+        let end = end_of_file(guess, wanted, length)?;
+        if found.broken.is_empty() {
+            found.cut_off_unless_flipped = Some(end);
+        } else {
+            found.broken.insert(end);
+        }
     }
     Ok(found)
+}
+
+/// How many bytes redb sees, and what there is of one more page. A file has whole pages, or whole blocks, unless something was
+/// cut off or appended: no wrong bit of the header explains the rest.
+fn length_with_rest(bytes: &(impl StorageBackend + ?Sized), guess: Option<&dyn Guess>) -> io::Result<u64> {
+    let length = bytes.len()?;
+    let Some(sealed) = guess else { return Ok(length) };
+    let rest = sealed.file_bytes()?.saturating_sub(sealed.bytes_in_file(length));
+    // A sealed block is longer than what is in it.
+    Ok(length + rest.min(PAGE_BYTES - 1))
 }
 
 /// What a file lacks that is shorter than it should be; both as redb sees it.
@@ -172,7 +187,7 @@ pub(crate) fn rows_left(
     name: &str,
     show: &mut dyn FnMut(&[u8], &[u8]),
 ) -> io::Result<BTreeSet<String>> {
-    let length = bytes.len()?;
+    let length = length_with_rest(bytes, sealed)?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
         return match rest_of_a_store(bytes, length)? {
@@ -196,6 +211,10 @@ pub(crate) fn rows_left(
     match worth {
         Worth::Broken(what) => drop(look.found.broken.insert(what)),
         Worth::CutOff(wanted) => drop(look.found.broken.insert(end_of_file(sealed, wanted, length)?)),
+        // Which of the two is wrong was decided by redb, which did not open the file.
+        Worth::Sound(Sound { said: Some(wanted), .. }) if wanted > length => {
+            look.found.broken.insert(end_of_file(sealed, wanted, length)?);
+        }
         Worth::NoDatabase | Worth::Sound(Sound { .. }) => {}
     }
     if is_older {

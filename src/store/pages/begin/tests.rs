@@ -7,7 +7,9 @@ use bson::doc;
 
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Store, StoreError, StoreKey, StoreOptions, Tx, check_store, recode_store};
+use crate::store::{
+    Store, StoreError, StoreKey, StoreOptions, Tx, check_store, read_what_is_left, recode_store,
+};
 
 const OPTIONS: StoreOptions =
     StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 10_000, audit_keep_rows: 10_000, clock: || 0 };
@@ -151,6 +153,66 @@ async fn a_store_that_is_cut_off_lacks_nothing_or_is_refused_with_a_remedy() {
         }
         assert!(refused > 60, "{refused}");
     }
+}
+
+/// Stores of many lengths, so that the length after the cut is often one bit from the length in the header.
+#[tokio::test]
+async fn a_cut_is_not_taken_for_a_wrong_bit_of_the_length_nor_the_other_way_round() {
+    let (mut refused, mut one_bit_apart) = (0, 0);
+    for is_sealed in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let key = is_sealed.then(|| StoreKey::random().unwrap());
+        let open = || Store::open_with_key(&path, key.as_ref(), OPTIONS);
+        for n in 0..12 {
+            let store = open().unwrap();
+            put(&store, n * 7, n * 7 + 7).await;
+            let sum = store.read().unwrap().rows_sha256().unwrap();
+            drop(store);
+            let whole = fs::read(&path).unwrap();
+            let (page, head) = if is_sealed { (4_136, 17_408 - 4_136) } else { (4_096, 0) };
+            let pages = (whole.len() - head) / page;
+            for less in [1, 100, page - 1, page, page + 1, 2 * page, 3 * page] {
+                let cut = &whole[..whole.len() - less];
+                fs::write(&path, cut).unwrap();
+                let what = format!("sealed {is_sealed}, {pages} pages, {less} bytes less");
+                let checked = check_store(&path, key.as_ref(), 1 << 20);
+                match open() {
+                    Ok(store) => {
+                        assert!(less % page == 0, "{what}: opened");
+                        assert_eq!(store.read().unwrap().rows_sha256().unwrap(), sum, "{what}");
+                    }
+                    Err(error) => {
+                        let said = format!("should have {} bytes and has {}", whole.len(), cut.len());
+                        assert!(error.to_string().contains(&said), "{what}: {error}");
+                        assert!(fs::read(&path).unwrap() == cut, "{what}: written to");
+                        match checked {
+                            Ok(checked) => assert!(!checked.complaints.is_empty(), "{what}"),
+                            Err(error) => assert!(error.to_string().contains(&said), "{what}: {error}"),
+                        }
+                        let left =
+                            read_what_is_left(&path, key.as_ref(), |_| -> Result<(), StoreError> { Ok(()) });
+                        assert!(left.unwrap().iter().any(|what| what.contains(&said)), "{what}");
+                        refused += 1;
+                        one_bit_apart +=
+                            u32::from(((pages - 1) ^ (cut.len() - head).div_ceil(page)).count_ones() == 1);
+                    }
+                }
+            }
+            // The two fields of the length, of which only a file that is not sealed can have a wrong bit.
+            let bits = [24, 28].into_iter().flat_map(|at| (0..7).map(move |bit| (at, bit)));
+            for (at, bit) in bits.filter(|_| !is_sealed) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                fs::write(&path, &bytes).unwrap();
+                let store = open().unwrap_or_else(|error| panic!("{pages} pages, {at}:{bit}: {error}"));
+                assert_eq!(store.read().unwrap().rows_sha256().unwrap(), sum, "{pages} pages, {at}:{bit}");
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+    }
+    println!("{refused} refused, {one_bit_apart} of them one bit apart");
+    assert!(refused > 60 && one_bit_apart > 5, "{refused} {one_bit_apart}");
 }
 
 /// Damage of any kind in one place of the first block, whichever of the two was written last.
