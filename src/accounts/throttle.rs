@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::guess::{Code, Guess, Rank};
+use super::guess::{Guess, Rank};
 use super::recent::Recent;
 use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
 use super::turns::{OfSite, Shared, Standing, Step, Taken, wait};

@@ -357,6 +357,13 @@ fn what_is_appended_to_the_store_is_told_cut_off_and_forgotten() {
         // tables: one more write puts that elsewhere.
         let is_shown = (0..5).any(|n| {
             let whole = fs::read(&file).unwrap();
+            // A page less: it may be one to which no tree leads, and one bit of the length in the header may explain that.
+            let less = if is_sealed { 4_136 } else { 4_096 };
+            fs::write(&file, &whole[..whole.len() - less]).unwrap();
+            let said = format!("it should have {} bytes and has {}", whole.len(), whole.len() - less);
+            clinic.run(&["serve"]).ends(2).complains(&said).complains("restore FILE");
+            clinic.run(&["db", "check"]).ends(1).complains(&said);
+            assert!(fs::read(&file).unwrap() == whole[..whole.len() - less], "written to");
             fs::write(&file, &whole[..whole.len() - 100]).unwrap();
             let said = format!("it should have {} bytes and has {}", whole.len(), whole.len() - 100);
             clinic.run(&["serve"]).ends(2).complains(&said).complains("restore FILE");

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::accounts::guess::Code;
 use crate::accounts::turns::{FREE_SHARED_MAX, FREE_SITE_MAX};
 
 fn code(kind: u8, number: usize) -> Code {
