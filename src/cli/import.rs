@@ -45,9 +45,9 @@ use writing::{Terms, Verdict, Written, hash_of, write_one};
 
 pub(super) use record::read_exported;
 
-/// Records written in one transaction.
 /// How many ids that are no account are named.
 const NO_ACCOUNTS_TOLD_MAX: usize = 5;
+/// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Where an export keeps uploaded bytes, each under its SHA-256.

@@ -1,5 +1,6 @@
 //! Floor 4. The list of conflicts over HTTP, streamed or in pages: large values are shown by their size, and no more than
-//! one conflict is read at a time.
+//! one conflict is read at a time. Behind the conflicts come the questions that the records themselves ask, one by one too:
+//! there may be as many as people were ever deleted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,17 +51,16 @@ pub(crate) async fn list(
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
-        let ids = query.ids(&ConflictReader::new(&node, &caller, &snapshot))?.into_iter();
-        let has_standing = query.wants_standing();
         query.check_path(&node, &caller, &snapshot)?;
+        let walk = Walk::begin(node, caller, query, &snapshot)?;
         drop(snapshot);
-        let mut lister = Lister { node, caller, query, ids, has_standing, place: Place::Start };
+        let mut lister = Lister { walk, place: Place::Start };
         let first = lister.next_chunk()?.unwrap_or_default();
         Ok::<_, ApiError>((lister, first))
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
     drop(work);
-    let damaged = known_damage(&lister.node, &lister.caller)?;
+    let damaged = known_damage(&lister.walk.node, &lister.walk.caller)?;
     let response = counting_damaged(&damaged, &OF_LIST, super::json_body(lister.into_body(first)));
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
@@ -72,10 +72,34 @@ struct Query {
     /// Dotted; the empty one is the record as a whole.
     path: Option<String>,
     is_equal_by_meaning: bool,
-    /// Conflicts on a page; all of them in one answer if nothing is said.
+    /// Conflicts and questions on a page; all of them in one answer if nothing is said.
     limit: Option<usize>,
-    /// Only conflicts that come after the one that was found then and has this id.
-    after: Option<(i64, String)>,
+    after: Option<Behind>,
+}
+
+/// A place in the list. It stays one, whatever becomes of what is there.
+enum Behind {
+    /// The conflict that was found then and has this id.
+    Conflict(i64, String),
+    /// A question that the records themselves ask, which are behind all conflicts.
+    Standing(standing_questions::Place),
+}
+
+impl Behind {
+    fn parse(text: &str) -> Option<Behind> {
+        if let Some(place) = standing_questions::Place::behind(text) {
+            return Some(Behind::Standing(place));
+        }
+        let (at_ms, id) = text.split_once('-')?;
+        Some(Behind::Conflict(at_ms.parse().ok()?, id.to_owned()))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Behind::Conflict(at_ms, id) => format!("{at_ms}-{id}"),
+            Behind::Standing(place) => place.id(),
+        }
+    }
 }
 
 impl Query {
@@ -114,8 +138,7 @@ impl Query {
                     _ => return Err(invalid("must be a whole number above 0")),
                 },
                 "after" => {
-                    let place =
-                        value.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned())));
+                    let place = Behind::parse(&value);
                     query.after =
                         Some(place.ok_or_else(|| invalid("must be taken from the link to the next page"))?);
                 }
@@ -127,7 +150,11 @@ impl Query {
 
     /// The ids to look at, oldest first.
     fn ids(&self, reader: &ConflictReader<'_>) -> Result<Vec<String>, StoreError> {
-        let after = self.after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
+        let after = match &self.after {
+            None => None,
+            Some(Behind::Conflict(at_ms, id)) => Some((*at_ms, id.as_str())),
+            Some(Behind::Standing(_)) => return Ok(Vec::new()),
+        };
         reader.ids(self.status, after)
     }
 
@@ -146,7 +173,14 @@ impl Query {
             && self.kind.is_none_or(|kind| kind == Kind::Person)
             && self.path.is_none()
             && !self.is_equal_by_meaning
-            && self.after.is_none()
+    }
+
+    /// Where the questions that the records themselves ask begin; `None` if none are wanted.
+    fn standing_from(&self) -> Option<standing_questions::Place> {
+        self.wants_standing().then(|| match &self.after {
+            Some(Behind::Standing(place)) => place.clone(),
+            _ => standing_questions::Place::start(),
+        })
     }
 
     /// Refuses a path that no conflict is about, open or decided: it is a mistake in writing. Names those that there are.
@@ -182,9 +216,8 @@ impl Query {
         ))
     }
 
-    /// Where the next page begins. A place in the order stays one, whatever becomes of the conflict there.
-    fn next_link(&self, snapshot: &Snapshot, last: &str) -> Result<String, StoreError> {
-        let found_at_ms = snapshot.visit_conflict(last, |head, _| head.found_at_ms)?.unwrap_or_default();
+    /// Where the next page begins.
+    fn next_link(&self, last: &Behind) -> String {
         let text = |value: &str| utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
         let pairs = [
             ("status", self.status.map(|status| status.name().to_owned())),
@@ -192,16 +225,15 @@ impl Query {
             ("path", self.path.as_deref().map(text)),
             ("equal_by_meaning", self.is_equal_by_meaning.then(|| "true".to_owned())),
             ("limit", self.limit.map(|limit| limit.to_string())),
-            ("after", Some(text(&format!("{found_at_ms}-{last}")))),
+            ("after", Some(text(&last.text()))),
         ];
         let pairs =
             pairs.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}")));
-        Ok(format!("</sync/conflicts?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&")))
+        format!("</sync/conflicts?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
     }
 }
 
-/// One page of the list. `Link` leads to the next one, if there is one. Questions that the records themselves ask are on the
-/// first one.
+/// One page of the list. `Link` leads to the next one, if there is one.
 async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response, ApiError> {
     let limit = query.limit.unwrap_or(LIMIT_CONFLICTS_MAX);
     let work = workload::take_for_rows(&node, &caller).await?;
@@ -209,24 +241,16 @@ async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response,
     let read = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
         query.check_path(&node, &caller, &snapshot)?;
-        let reader = ConflictReader::new(&node, &caller, &snapshot);
-        let mut rows: Vec<Vec<u8>> = Vec::new();
-        if query.wants_standing() && reader.may_know_people() {
-            rows.extend(
-                standing_questions::all(&node, &snapshot)?.iter().map(|row| row.to_string().into_bytes()),
-            );
-        }
-        let (mut found, mut link, mut last) = (0, None, String::new());
-        for id in query.ids(&reader)? {
-            if let Some(shown) = shown_in_list(&node, &caller, &query, &snapshot, &id)? {
-                if found == limit {
-                    link = Some(query.next_link(&snapshot, &last)?);
-                    break;
-                }
-                rows.push(shown);
-                found += 1;
-                last = id;
+        let mut walk = Walk::begin(node, caller, query, &snapshot)?;
+        let (mut rows, mut link, mut last) = (Vec::new(), None, None);
+        while let Some((shown, item)) = walk.next(&snapshot)? {
+            if rows.len() == limit {
+                let behind = last.map(|last: Item| last.place(&snapshot)).transpose()?;
+                link = behind.map(|behind| walk.query.next_link(&behind));
+                break;
             }
+            rows.push(shown);
+            last = Some(item);
         }
         Ok::<_, ApiError>(([&b"["[..], &rows.join(&b','), b"]"].concat(), link))
     });
@@ -254,13 +278,69 @@ enum Place {
     End,
 }
 
-/// Renders the listed conflicts piece by piece, each from a view that is let go before the piece is sent.
-struct Lister {
+/// What is listed.
+enum Item {
+    /// The conflict with this id.
+    Conflict(String),
+    /// The question before this place.
+    Standing(standing_questions::Place),
+}
+
+impl Item {
+    /// Where the list goes on behind it.
+    fn place(self, snapshot: &Snapshot) -> Result<Behind, StoreError> {
+        Ok(match self {
+            Item::Standing(place) => Behind::Standing(place),
+            Item::Conflict(id) => {
+                let found_at_ms = snapshot.visit_conflict(&id, |head, _| head.found_at_ms)?;
+                Behind::Conflict(found_at_ms.unwrap_or_default(), id)
+            }
+        })
+    }
+}
+
+/// Goes through what is listed, in its order.
+struct Walk {
     node: Arc<Node>,
     caller: Caller,
     query: Query,
+    /// The conflicts that are still to be looked at.
     ids: std::vec::IntoIter<String>,
-    has_standing: bool,
+    /// Behind them.
+    standing: Option<standing_questions::Place>,
+}
+
+impl Walk {
+    fn begin(node: Arc<Node>, caller: Caller, query: Query, snapshot: &Snapshot) -> Result<Walk, StoreError> {
+        let ids = query.ids(&ConflictReader::new(&node, &caller, snapshot))?.into_iter();
+        let standing = query.standing_from();
+        Ok(Walk { node, caller, query, ids, standing })
+    }
+
+    /// The next one, with its JSON text. One that is gone by now is left out.
+    fn next(&mut self, snapshot: &Snapshot) -> Result<Option<(Vec<u8>, Item)>, ApiError> {
+        for id in self.ids.by_ref() {
+            if let Some(shown) = shown_in_list(&self.node, &self.caller, &self.query, snapshot, &id)? {
+                return Ok(Some((shown, Item::Conflict(id))));
+            }
+        }
+        let Some(place) = &self.standing else {
+            return Ok(None);
+        };
+        if !ConflictReader::new(&self.node, &self.caller, snapshot).may_know_people() {
+            return Ok(None);
+        }
+        let Some((question, place)) = standing_questions::next(&self.node, snapshot, place)? else {
+            return Ok(None);
+        };
+        self.standing = Some(place.clone());
+        Ok(Some((question.to_string().into_bytes(), Item::Standing(place))))
+    }
+}
+
+/// Renders the list piece by piece, each from a view that is let go before the piece is sent.
+struct Lister {
+    walk: Walk,
     place: Place,
 }
 
@@ -272,7 +352,8 @@ impl Lister {
         }
         let rest = stream::try_unfold(self, |mut lister| async move {
             let unread = |_| std::io::Error::other("the list could not be read to its end");
-            let _work = workload::take_for_rows(&lister.node, &lister.caller).await.map_err(unread)?;
+            let Walk { node, caller, .. } = &lister.walk;
+            let _work = workload::take_for_rows(node, caller).await.map_err(unread)?;
             let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
             match read.await {
                 Ok(Ok((chunk, lister))) => Ok(chunk.map(|chunk| (chunk, lister))),
@@ -288,40 +369,23 @@ impl Lister {
         if self.place == Place::End {
             return Ok(None);
         }
-        let snapshot = self.node.store.read()?;
+        let snapshot = self.walk.node.store.read()?;
         let mut text = if self.place == Place::Start { vec![b'['] } else { Vec::new() };
         let mut has_items = self.place == Place::Middle;
         while text.len() < LIST_CHUNK_BYTES {
-            let Some(id) = self.ids.next() else {
-                self.end(&snapshot, &mut text, has_items)?;
+            let Some((shown, _)) = self.walk.next(&snapshot)? else {
+                self.place = Place::End;
+                text.push(b']');
                 return Ok(Some(text.into()));
             };
-            // One that is gone by now is left out.
-            if let Some(shown) = shown_in_list(&self.node, &self.caller, &self.query, &snapshot, &id)? {
-                if has_items {
-                    text.push(b',');
-                }
-                text.extend_from_slice(&shown);
-                has_items = true;
+            if has_items {
+                text.push(b',');
             }
+            text.extend_from_slice(&shown);
+            has_items = true;
         }
         self.place = Place::Middle;
         Ok(Some(text.into()))
-    }
-
-    fn end(&mut self, snapshot: &Snapshot, text: &mut Vec<u8>, mut has_items: bool) -> Result<(), ApiError> {
-        self.place = Place::End;
-        if self.has_standing && ConflictReader::new(&self.node, &self.caller, snapshot).may_know_people() {
-            for question in standing_questions::all(&self.node, snapshot)? {
-                if has_items {
-                    text.push(b',');
-                }
-                text.extend_from_slice(question.to_string().as_bytes());
-                has_items = true;
-            }
-        }
-        text.push(b']');
-        Ok(())
     }
 }
 

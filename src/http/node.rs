@@ -13,10 +13,11 @@ use super::emergency;
 use super::error::ApiError;
 use super::extract::Sent;
 use super::witness::Seen;
+use super::workload;
 use super::{BrowserSessions, Node};
 use crate::domain::access::{Scope, Verb};
 use crate::domain::json::parse_body;
-use crate::sync::damaged;
+use crate::sync::{Status, damaged};
 
 const WELCOME: &str = include_str!("pages/welcome.html");
 const SESSION_LINK: &str = "<p><a href=\"/session\">Log in with this browser</a></p>\n";
@@ -65,10 +66,16 @@ pub(crate) async fn login(_: Caller) -> Response {
     super::json(true)
 }
 
+/// Whole tables are looked through for it, so it has its turn among what takes long.
+async fn status_now(node: &Arc<Node>, caller: &Caller) -> Result<Status, ApiError> {
+    let work = workload::take_for_list(node, caller).await?;
+    Ok(work.run(|| node.sync.status())?)
+}
+
 /// How the reconciliation stands, and what has to be reviewed: how much, and for root and the operator what.
 pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     let scope = node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
-    let mut status = json!(node.sync.status()?);
+    let mut status = json!(status_now(&node, &caller).await?);
     let emergencies = match scope {
         Scope::Everyone => node.store.read()?.emergencies_count()?,
         Scope::Own => {
@@ -165,7 +172,7 @@ pub(crate) async fn sync_resume(
                 if !node.sync.centre_restored().await? {
                     return Err(ApiError::Conflict {
                         message: "The centre was not found to be older than this node knows it".into(),
-                        current: json!(node.sync.status()?),
+                        current: json!(status_now(&node, &caller).await?),
                     });
                 }
             }

@@ -15,14 +15,53 @@ use crate::store::{LeftBehind, Snapshot};
 const DUPLICATE: &str = "duplicate:";
 const LEFT_BEHIND: &str = "left-behind:";
 
-/// All of them, as a list shows them.
-pub(super) fn all(node: &Node, snapshot: &Snapshot) -> Result<Vec<Value>, ApiError> {
-    let mut shown = Vec::new();
-    for (account, ids) in snapshot.duplicates()? {
-        shown.push(shown_duplicate(node, snapshot, &account, &ids)?);
+/// A place in the list of them: behind the question about this account, whether or not it is still asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Duplicate(String),
+    LeftBehind(String),
+}
+
+impl Place {
+    /// Before the first one.
+    pub(super) fn start() -> Place {
+        Place::Duplicate(String::new())
     }
-    shown.extend(snapshot.left_behind()?.iter().map(shown_left_behind));
-    Ok(shown)
+
+    /// Behind the question with this id; `None` if no question has such an id.
+    pub(super) fn behind(id: &str) -> Option<Place> {
+        let duplicate = id.strip_prefix(DUPLICATE).map(|account| Place::Duplicate(account.to_owned()));
+        duplicate
+            .or_else(|| id.strip_prefix(LEFT_BEHIND).map(|account| Place::LeftBehind(account.to_owned())))
+    }
+
+    /// The id of the question.
+    pub(super) fn id(&self) -> String {
+        match self {
+            Place::Duplicate(account) => format!("{DUPLICATE}{account}"),
+            Place::LeftBehind(account) => format!("{LEFT_BEHIND}{account}"),
+        }
+    }
+}
+
+/// The first question behind this place as a list shows it, and the place behind it; `None` if there are no more.
+pub(super) fn next(
+    node: &Node,
+    snapshot: &Snapshot,
+    after: &Place,
+) -> Result<Option<(Value, Place)>, ApiError> {
+    let after = match after {
+        Place::Duplicate(after) => match snapshot.duplicates_after(after, 1)?.pop() {
+            Some((account, ids)) => {
+                let shown = shown_duplicate(node, snapshot, &account, &ids)?;
+                return Ok(Some((shown, Place::Duplicate(account))));
+            }
+            None => "",
+        },
+        Place::LeftBehind(after) => after,
+    };
+    let left = snapshot.left_behind_after(after, 1)?.pop();
+    Ok(left.map(|left| (shown_left_behind(&left), Place::LeftBehind(left.account))))
 }
 
 /// The one that this id names, as it is shown; `None` for other ids, and if there is no such question.

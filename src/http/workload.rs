@@ -8,7 +8,6 @@
 use std::sync::{Arc, LazyLock};
 
 use bson::RawDocument;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Node;
 use super::caller::Caller;
@@ -17,7 +16,7 @@ use super::rights::Rights;
 use crate::domain::address::AddressPrefix;
 use crate::domain::fair_queue::Bounds;
 use crate::domain::json::weight::{self, RECORD_MAX};
-use crate::store::{Budget, Given, Share};
+use crate::store::{Budget, Given, Share, off_workers};
 
 /// What all work together may take that takes much. What would take more is done alone.
 const LARGE_IN_ALL_MAX: usize = 20 << 20;
@@ -152,11 +151,7 @@ pub(crate) struct Work(Share);
 impl Work {
     /// Does it; others are served meanwhile.
     pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-            Ok(RuntimeFlavor::MultiThread) if self.0.amount() >= LONG => tokio::task::block_in_place(work),
-            // With one thread, as in tests, there is no other to be kept free.
-            _ => work(),
-        }
+        if self.0.amount() >= LONG { off_workers(work) } else { work() }
     }
 
     /// Whether so many bytes are among it, or it is all that there is.

@@ -34,6 +34,11 @@ impl Snapshot {
         conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
     }
 
+    /// Whether any conflict waits for a decision. The questions that the records themselves ask are not among them.
+    pub fn has_open_conflicts(&self) -> Result<bool, StoreError> {
+        Ok(!self.transaction.open_table(CONFLICT_OPEN)?.is_empty()?)
+    }
+
     /// How many questions wait for a decision: conflicts, and what [`Snapshot::standing_questions_count`] counts. As many as the
     /// list of open conflicts has lines for somebody who may see all.
     pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
@@ -43,7 +48,7 @@ impl Snapshot {
     /// How many questions the records themselves ask, for as long as they do: accounts that two records have, and people who are
     /// gone whose records are here.
     pub fn standing_questions_count(&self) -> Result<u64, StoreError> {
-        Ok(self.duplicates_count()? + self.left_behind_count()?)
+        Ok(self.duplicates_count()? + self.left_behind_count()?.accounts)
     }
 
     /// Conflicts that the centre does not know in their present state, after this id: at most `max`, and no

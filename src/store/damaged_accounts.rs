@@ -125,7 +125,7 @@ fn is_account_known(
 impl Tx<'_> {
     fn is_account_known(&self, account: &str) -> Result<bool, StoreError> {
         let spellings = || self.spellings(account);
-        is_account_known(spellings, &self.by_owner, &self.held_of, &self.trash_order, account)
+        is_account_known(spellings, &*self.by_owner, &self.held_of, &self.trash_order, account)
     }
 
     /// Of whom a damaged row is that stood under this account.

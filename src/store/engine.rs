@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::rows::{Ledger, View};
+use super::tally::{Counted, PresentShelf};
 use super::{Snapshot, StoreError};
 
 /// A disk that goes on failing is tried this often, by opening the database or by writing.
@@ -37,8 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 type Open = Box<dyn Fn(Arc<AtomicBool>) -> Result<Database, StoreError> + Send + Sync>;
 
 pub(crate) struct Engine {
-    /// The view of the last commit, once somebody has asked for it. Declared first: it ends before the database.
-    view: Mutex<Option<Arc<Snapshot>>>,
+    /// Declared first: its view ends before the database.
+    present: Mutex<Present>,
     database: RwLock<Option<Database>>,
     has_failed: Arc<AtomicBool>,
     /// redb panicked in a write: its write transaction never ends, and another one would wait for it forever.
@@ -52,6 +53,14 @@ pub(crate) struct Engine {
     open: Open,
     /// Held while it is opened again or written to.
     writing: Mutex<Tries>,
+}
+
+/// What all share who read between two commits.
+#[derive(Default)]
+struct Present {
+    /// The view of the last commit, once somebody has asked for it.
+    view: Option<Arc<Snapshot>>,
+    tallies: PresentShelf,
 }
 
 /// How opening the database again went.
@@ -75,11 +84,11 @@ impl Engine {
     pub(crate) fn new(open: Open, ledger: Arc<Ledger>) -> Result<Engine, StoreError> {
         let has_failed = Arc::new(AtomicBool::new(false));
         let database = open(Arc::clone(&has_failed))?;
-        let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
+        let (database, present, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
         let given_up = watch::Sender::new(false);
         let (audit_keep_ms, ignores_active) = Default::default();
         Ok(Engine {
-            view,
+            present,
             database,
             has_failed,
             given_up,
@@ -96,23 +105,28 @@ impl Engine {
     pub(crate) fn view(self: &Arc<Self>) -> Result<Arc<Snapshot>, StoreError> {
         self.when_open(|| {
             // Not held by who waits: a writer that has failed wants it.
-            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(view) = view.as_ref() {
+            let mut present = self.present();
+            if let Some(view) = present.view.as_ref() {
                 return Ok(Some(Arc::clone(view)));
             }
             let Some(begun) = self.try_begin_read()? else {
                 return Ok(None);
             };
             let begun = View::new(begun, Arc::clone(&self.ledger));
-            Ok(Some(Arc::clone(view.insert(Arc::new(Snapshot::new(begun))))))
+            let view = Arc::new(Snapshot::new(begun, present.tallies.shelf()));
+            Ok(Some(Arc::clone(present.view.insert(view))))
         })
     }
 
     /// Commits, and lets whoever reads from now on see it. Also after a failure: what became of it is for the next
-    /// reader to see.
-    pub(crate) fn commit(&self, transaction: WriteTransaction) -> Result<(), StoreError> {
+    /// reader to see. `counted`: whether it leaves what is counted as it was.
+    pub(crate) fn commit(&self, transaction: WriteTransaction, counted: Counted) -> Result<(), StoreError> {
+        self.present().tallies.begin_commit(counted);
         let committed = transaction.commit();
-        self.forget_view();
+        let mut present = self.present();
+        present.view = None;
+        present.tallies.end_commit(counted);
+        drop(present);
         committed.map_err(|error| match error.into() {
             // Unlike anything else that finds the disk failed, it may have been done.
             StoreError::Reopening => StoreError::Failed("its disk failed while it was written to".to_owned()),
@@ -120,8 +134,14 @@ impl Engine {
         })
     }
 
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn forget_view(&self) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut present = self.present();
+        present.view = None;
+        present.tallies.forget();
     }
 
     pub(crate) fn begin_read(self: &Arc<Self>) -> Result<ReadTransaction, StoreError> {
@@ -304,10 +324,15 @@ impl Engine {
 
 /// Others go on meanwhile, also where tasks share the thread of who waits.
 fn pause() {
-    let sleep = || std::thread::sleep(LOOK_EVERY);
-    match Handle::try_current() {
-        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => block_in_place(sleep),
-        _ => sleep(),
+    off_workers(|| std::thread::sleep(LOOK_EVERY));
+}
+
+/// Does what takes long, or waits. Where tasks share the thread, others take them over meanwhile.
+pub(crate) fn off_workers<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(work),
+        // With one thread, as in tests, there is no other to be kept free.
+        _ => work(),
     }
 }
 

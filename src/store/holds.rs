@@ -7,6 +7,7 @@
 //! the reconciliation; here it is only kept.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use bson::{Document, doc};
 use redb::ReadableTable;
@@ -564,10 +565,16 @@ impl Snapshot {
         super::snapshot::ids_between(&self.transaction.open_table(HELD)?, kind, after, up_to)
     }
 
-    /// Accounts under which more than one person is stored, each with the ids of these people.
-    pub fn duplicates(&self) -> Result<Vec<(String, Vec<String>)>, StoreError> {
+    /// Accounts under which more than one person is stored, each with the ids of these people, in order: at most `max` of those
+    /// behind `after`, and all from the first for the empty text.
+    pub fn duplicates_after(
+        &self,
+        after: &str,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<String>)>, StoreError> {
         let mut found = Vec::new();
-        for entry in self.transaction.open_table(DUPLICATE)?.iter()? {
+        let duplicate = self.transaction.open_table(DUPLICATE)?;
+        for entry in duplicate.range::<&str>((Bound::Excluded(after), Bound::Unbounded))?.take(max) {
             let (account, ()) = (entry?.0, ());
             found.push((account.value().to_owned(), self.spellings(account.value())?));
         }

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bson::{Document, RawDocument, doc};
@@ -32,26 +33,23 @@ pub(super) fn indexed_owner(schema: &Schema, document: &RawDocument) -> Option<S
 impl Snapshot {
     /// How many records of each kind say of nobody that they are theirs; none of a kind without such.
     pub fn ownerless_counts(&self) -> Result<BTreeMap<Kind, u64>, StoreError> {
-        let by_owner = self.transaction.open_table(BY_OWNER)?;
-        let mut counts = BTreeMap::new();
-        for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
-            for entry in by_owner.range((schema.code, NO_ACCOUNT, "")..)? {
-                let (at, _) = entry?;
-                let (code, account, _) = at.value();
-                if code != schema.code || account != NO_ACCOUNT {
-                    break;
-                }
-                *counts.entry(schema.kind).or_default() += 1;
-            }
-        }
-        Ok(counts)
+        Ok(self.tally()?.ownerless.clone())
     }
 
-    /// The accounts of people who were on this node and are gone, whose records are here, in order. Of 10,000 such accounts at
-    /// most it is known that they were, of those that records still name first.
-    pub fn left_behind(&self) -> Result<Vec<LeftBehind>, StoreError> {
+    pub(super) fn count_ownerless(&self) -> Result<BTreeMap<Kind, u64>, StoreError> {
+        self.owned_counts(NO_ACCOUNT)
+    }
+
+    /// The accounts of people who were on this node and are gone, whose records are here, in order: at most `max` of those
+    /// behind `after`, and all from the first for the empty text. However many there are, all of them are known: an account is
+    /// forgotten only while no record names it (`trim_departed`). Looks at each person who is gone until it has so many.
+    pub fn left_behind_after(&self, after: &str, max: usize) -> Result<Vec<LeftBehind>, StoreError> {
         let mut found = Vec::new();
-        for at in self.transaction.open_table(DEPARTED)?.keys::<&str>(..)? {
+        let departed = self.transaction.open_table(DEPARTED)?;
+        for at in departed.keys::<&str>((Bound::Excluded(after), Bound::Unbounded))? {
+            if found.len() == max {
+                break;
+            }
             found.extend(self.left_behind_under(at?.value())?);
         }
         Ok(found)
@@ -66,12 +64,23 @@ impl Snapshot {
         }
     }
 
-    /// How many such accounts there are.
-    pub fn left_behind_count(&self) -> Result<u64, StoreError> {
-        Ok(self.left_behind()?.len() as u64)
+    /// How many such accounts and records there are.
+    pub fn left_behind_count(&self) -> Result<LeftBehindCount, StoreError> {
+        Ok(self.tally()?.left_behind.clone())
     }
 
-    fn left_behind_under(&self, account: &str) -> Result<Option<LeftBehind>, StoreError> {
+    pub(super) fn count_left_behind(&self) -> Result<LeftBehindCount, StoreError> {
+        let mut count = LeftBehindCount::default();
+        for at in self.transaction.open_table(DEPARTED)?.keys::<&str>(..)? {
+            if let Some(left) = self.left_behind_under(at?.value())? {
+                count.add(left);
+            }
+        }
+        Ok(count)
+    }
+
+    /// How many records of each kind stand under this account.
+    fn owned_counts(&self, account: &str) -> Result<BTreeMap<Kind, u64>, StoreError> {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
         let mut counts = BTreeMap::new();
         for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
@@ -86,6 +95,11 @@ impl Snapshot {
             }
             counts.extend((count > 0).then_some((schema.kind, count)));
         }
+        Ok(counts)
+    }
+
+    fn left_behind_under(&self, account: &str) -> Result<Option<LeftBehind>, StoreError> {
+        let counts = self.owned_counts(account)?;
         // Somebody whose record is damaged is somebody.
         let is_gone = || -> Result<bool, StoreError> {
             Ok(unless_damaged(self.look(Kind::Person, account, |_, _| ()))?
@@ -105,14 +119,30 @@ pub struct LeftBehind {
     pub counts: BTreeMap<Kind, u64>,
 }
 
-impl LeftBehind {
-    /// How many records of each kind are of any of them.
-    pub fn total(all: &[LeftBehind]) -> BTreeMap<Kind, u64> {
-        let mut total = BTreeMap::new();
-        for (kind, count) in all.iter().flat_map(|one| &one.counts) {
-            *total.entry(*kind).or_default() += count;
+/// Records of all who are gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftBehindCount {
+    /// How many accounts.
+    pub accounts: u64,
+    /// The first of them in order, [`LeftBehindCount::NAMED_MAX`] at most. Folded.
+    pub first: Vec<String>,
+    /// How many records of each kind, none of a kind without any.
+    pub counts: BTreeMap<Kind, u64>,
+}
+
+impl LeftBehindCount {
+    /// Most accounts that are named.
+    pub const NAMED_MAX: usize = 3;
+
+    /// One more, in order.
+    pub(crate) fn add(&mut self, left: LeftBehind) {
+        self.accounts += 1;
+        if self.first.len() < Self::NAMED_MAX {
+            self.first.push(left.account);
         }
-        total
+        for (kind, count) in left.counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
     }
 }
 
@@ -219,10 +249,15 @@ mod tests {
     async fn records_of_people_who_are_gone_are_counted_until_somebody_has_the_account() {
         let store = Store::in_memory(OPTIONS).unwrap();
         let counts = || {
-            let all = store.read().unwrap().left_behind().unwrap();
+            let snapshot = store.read().unwrap();
+            let all = snapshot.left_behind_after("", usize::MAX).unwrap();
             assert!(all.iter().all(|one| one.account == "ANA"), "{all:?}");
-            assert_eq!(store.read().unwrap().left_behind_of("ana").unwrap().as_ref(), all.first());
-            LeftBehind::total(&all)
+            assert_eq!(snapshot.left_behind_of("ana").unwrap().as_ref(), all.first());
+            assert_eq!(snapshot.left_behind_after("ANA", usize::MAX).unwrap(), []);
+            assert_eq!(snapshot.left_behind_after("", 0).unwrap(), []);
+            let count = snapshot.left_behind_count().unwrap();
+            assert_eq!(count.accounts, all.len() as u64);
+            count.counts
         };
         let ana = RecordKey::new(Kind::Person, "ana");
         let put = async |key: RecordKey, document: Option<Document>| {

@@ -21,6 +21,7 @@ use super::sealed::{BLOCKS_AT, Sealed, store_sealed_with};
 use super::tables::{
     BASE, BY_NAME, BY_OWNER, BaseRow, DELETE_RANK_MIN, DOCS, EachTable, META, each_table, encode, row_key,
 };
+use super::tally::Counted;
 use super::{Snapshot, Store, StoreError, StoreKey, StoreOptions, Tx};
 use crate::domain::folding::terms;
 use crate::domain::record::{Kind, RecordKey};
@@ -252,7 +253,7 @@ fn write_now(
     first(&transaction)?;
     let mut carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
     job(&mut Tx::open(&transaction, options, &mut carry)?)?;
-    engine.commit(transaction)
+    engine.commit(transaction, Counted::Anew)
 }
 
 impl Store {
@@ -270,7 +271,7 @@ impl Store {
         let mut transaction = engine.begin_write(&mut tried)?;
         transaction.set_quick_repair(true);
         transaction.open_table(META)?.insert(META_BITS, row.as_slice())?;
-        engine.commit(transaction)
+        engine.commit(transaction, Counted::AsBefore)
     }
 
     /// Counts what was found since the store was opened.

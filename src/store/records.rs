@@ -16,6 +16,7 @@ use super::restore_rows::SentAt;
 use super::rows::{Ledger, Rows, open_for_writing};
 use super::sparing::Spared;
 use super::tables::{self, *};
+use super::tally::{Counted, Noticing};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
 use crate::domain::diff::changed_paths;
@@ -73,7 +74,7 @@ impl Default for Carry {
 
 /// A write transaction. Effects last only if the whole group commits.
 pub struct Tx<'t> {
-    pub(crate) docs: Rows<'t, RowKey>,
+    pub(crate) docs: Noticing<Rows<'t, RowKey>>,
     pub(crate) base: Rows<'t, RowKey>,
     pub(crate) intent: Rows<'t, RowKey>,
     pub(crate) dead: Rows<'t, RowKey>,
@@ -84,7 +85,7 @@ pub struct Tx<'t> {
     pub(crate) undecided: Rows<'t, RowKey>,
     pub(crate) waiting: Rows<'t, RowKey>,
     pub(crate) former_dates: Rows<'t, RowKey>,
-    pub(crate) departed: Rows<'t, &'static str>,
+    pub(crate) departed: Noticing<Rows<'t, &'static str>>,
     pub(super) meant: Rows<'t, &'static str>,
     pub(super) newcomer: Rows<'t, &'static str>,
     pub(super) duplicate: Table<'t, &'static str, ()>,
@@ -106,7 +107,7 @@ pub struct Tx<'t> {
     pub(crate) landed: Table<'t, RowKey, (u64, u8)>,
     pub(crate) taken: Table<'t, RowKey, bool>,
     pub(crate) restore: Rows<'t, RowKey>,
-    pub(super) by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
+    pub(super) by_owner: Noticing<Table<'t, (u8, &'static str, &'static str), ()>>,
     pub(super) owner_of: Table<'t, RowKey, &'static str>,
     pub(super) by_name: Table<'t, (&'static str, &'static str), ()>,
     pub(super) by_spelling: Table<'t, (&'static str, &'static str), ()>,
@@ -162,7 +163,7 @@ impl<'t> Tx<'t> {
         let meta = open_for_writing(transaction, &ledger, META)?;
         let sequence = last_sequence(&journal, &meta)?;
         Ok(Tx {
-            docs: open_for_writing(transaction, &ledger, DOCS)?,
+            docs: Noticing::new(open_for_writing(transaction, &ledger, DOCS)?),
             base: open_for_writing(transaction, &ledger, BASE)?,
             intent: open_for_writing(transaction, &ledger, INTENT)?,
             dead: open_for_writing(transaction, &ledger, DEAD)?,
@@ -173,7 +174,7 @@ impl<'t> Tx<'t> {
             undecided: open_for_writing(transaction, &ledger, UNDECIDED)?,
             waiting: open_for_writing(transaction, &ledger, WAITING)?,
             former_dates: open_for_writing(transaction, &ledger, FORMER_DATES)?,
-            departed: open_for_writing(transaction, &ledger, DEPARTED)?,
+            departed: Noticing::new(open_for_writing(transaction, &ledger, DEPARTED)?),
             meant: open_for_writing(transaction, &ledger, MEANT)?,
             newcomer: open_for_writing(transaction, &ledger, NEWCOMER)?,
             duplicate: open_for_writing(transaction, &ledger, DUPLICATE)?,
@@ -195,7 +196,7 @@ impl<'t> Tx<'t> {
             landed: open_for_writing(transaction, &ledger, LANDED)?,
             taken: open_for_writing(transaction, &ledger, TAKEN)?,
             restore: open_for_writing(transaction, &ledger, RESTORE)?,
-            by_owner: open_for_writing(transaction, &ledger, BY_OWNER)?,
+            by_owner: Noticing::new(open_for_writing(transaction, &ledger, BY_OWNER)?),
             owner_of: open_for_writing(transaction, &ledger, OWNER_OF)?,
             by_name: open_for_writing(transaction, &ledger, BY_NAME)?,
             by_spelling: open_for_writing(transaction, &ledger, BY_SPELLING)?,
@@ -233,6 +234,12 @@ impl<'t> Tx<'t> {
     /// How many rows this transaction has touched.
     pub(crate) fn writes(&self) -> u64 {
         self.writes
+    }
+
+    /// Whether this transaction leaves what is counted as it was: the tables that are counted over.
+    pub(crate) fn counted(&self) -> Counted {
+        let is_written = self.docs.is_written() || self.departed.is_written() || self.by_owner.is_written();
+        if is_written { Counted::Anew } else { Counted::AsBefore }
     }
 
     pub(crate) fn wrote(&mut self) {
@@ -662,7 +669,7 @@ impl<'t> Tx<'t> {
 
     /// The ids of the records of a kind that belong to an account.
     pub fn owned(&self, kind: Kind, account: &str) -> Result<Vec<String>, StoreError> {
-        super::snapshot::owned(&self.by_owner, kind, account)
+        super::snapshot::owned(&*self.by_owner, kind, account)
     }
 
     /// Whether any record other than the person's own belongs to this account.

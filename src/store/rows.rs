@@ -174,6 +174,11 @@ impl View {
         self.ledger.rows().into_iter().find(|row| row.id == PAGES)
     }
 
+    /// Another one whenever damage was noted or forgotten.
+    pub(crate) fn damage_number(&self) -> u64 {
+        self.ledger.number()
+    }
+
     pub(crate) fn redb(&self) -> &ReadTransaction {
         &self.transaction
     }

@@ -1,6 +1,6 @@
 //! Floor 1. Reading: a consistent view of the store at one moment.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
@@ -12,6 +12,7 @@ use super::ownerless::NO_ACCOUNT;
 use super::rows::{Checked, View};
 use super::sync_rows::{DeadLetter, OpenWrite, Pending};
 use super::tables::{self, *};
+use super::tally::TallyShelf;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// A record as stored.
@@ -107,11 +108,14 @@ pub struct Snapshot {
     docs: OnceLock<Checked<ReadOnlyTable<RowKey, &'static [u8]>, RowKey>>,
     pub(super) owners: OnceLock<ReadOnlyTable<RowKey, &'static str>>,
     pub(crate) shelf: Shelf,
+    pub(super) tally_shelf: Arc<TallyShelf>,
 }
 
 impl Snapshot {
-    pub(crate) fn new(transaction: View) -> Self {
-        Self { transaction, docs: OnceLock::new(), owners: OnceLock::new(), shelf: Shelf::default() }
+    /// `tally_shelf`: that of the state that the view is of.
+    pub(crate) fn new(transaction: View, tally_shelf: Arc<TallyShelf>) -> Self {
+        let (docs, owners, shelf) = Default::default();
+        Self { transaction, docs, owners, shelf, tally_shelf }
     }
 
     fn docs(&self) -> Result<&Checked<ReadOnlyTable<RowKey, &'static [u8]>, RowKey>, StoreError> {

@@ -98,7 +98,8 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
     let ledger = Arc::<Ledger>::default();
     name_rows(&pages.in_rows, &ledger);
     let of_one_bit = ledger.rows();
-    let snapshot = Snapshot::new(View::new(store.database.begin_read()?, Arc::clone(&ledger)));
+    let snapshot =
+        Snapshot::new(View::new(store.database.begin_read()?, Arc::clone(&ledger)), Arc::default());
     let mut complaints = Vec::new();
     let damaged = match unpanicked(|| snapshot.damaged_rows().and_then(|()| snapshot.note_missing())) {
         Ok(()) => ledger.rows(),
@@ -190,7 +191,7 @@ pub fn look_at_store<T>(
             Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer { found, known: FORMAT_VERSION }),
             Some(found) if found == FORMAT_VERSION => {
                 let view = View::new(store.database.begin_read()?, Arc::default());
-                look(&Snapshot::new(view)).map(Some)
+                look(&Snapshot::new(view, Arc::default())).map(Some)
             }
             _ => Ok(None),
         }

@@ -370,7 +370,7 @@ impl WriterLoop {
         let mut transaction = self.engine.begin_write(&mut tried)?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
-        let (wrote, last) = {
+        let (wrote, last, counted) = {
             let mut tx = Tx::open(&transaction, &self.options, &mut self.carry)?;
             for job in group.iter_mut() {
                 let before = tx.writes();
@@ -381,14 +381,14 @@ impl WriterLoop {
                     return Ok(None);
                 }
             }
-            (tx.writes() > 0 && !is_trial, tx.last_sequence())
+            (tx.writes() > 0 && !is_trial, tx.last_sequence(), tx.counted())
         };
         if let Some(repeats) = repeats {
             self.carry.repeats = repeats;
         }
         if wrote {
             let worked = began.elapsed();
-            self.engine.commit(transaction)?;
+            self.engine.commit(transaction, counted)?;
             self.carry.is_boot_kept = self.carry.is_boot_written;
             self.is_slow = began.elapsed() - worked > worked * SLOW_COMMIT;
             self.announce.send_if_modified(|seen| std::mem::replace(seen, last) != last);

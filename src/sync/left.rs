@@ -4,7 +4,7 @@
 use super::other_ids::OtherIds;
 use super::round::Outcome;
 use super::{damaged, naming_nobody, time_text};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, off_workers};
 
 /// What a complete round says first while accounts wait for a decision.
 const SENT_BUT: &str = "Everything that can be sent and taken has been.";
@@ -32,7 +32,7 @@ impl Left {
         let waiting = [
             held_words(snapshot)?,
             duplicates_words(snapshot.duplicates_count()?),
-            naming_nobody::left_behind_words(&snapshot.left_behind()?),
+            naming_nobody::left_behind_words(&snapshot.left_behind_count()?),
             nobodys_words(snapshot.nobodys_count()?),
             damaged::counted(&store.damaged_rows()),
         ];
@@ -46,7 +46,8 @@ impl Left {
 
     /// [`Left::now`] for a round that has to say something. Where that cannot be read, nothing is as it should be.
     pub(super) fn of_round(store: &Store) -> Left {
-        store.read().and_then(|snapshot| Left::now(store, &snapshot)).unwrap_or_else(|error| {
+        let left = off_workers(|| store.read().and_then(|snapshot| Left::now(store, &snapshot)));
+        left.unwrap_or_else(|error| {
             tracing::error!(%error, "what is left over could not be read");
             let damaged = damaged::counted(&store.damaged_rows());
             Left { waiting: damaged.or_else(|| Some(UNREADABLE.to_owned())), ..Left::default() }
@@ -130,7 +131,7 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
             "{held} records wait for their person or for a decision: see `thalamus-edge sync waiting`."
         )),
     }
-    if snapshot.open_conflicts_count()? > snapshot.standing_questions_count()? {
+    if snapshot.has_open_conflicts()? {
         words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
     }
     words.extend(OtherIds::known(snapshot)?.words());

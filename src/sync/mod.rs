@@ -67,7 +67,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::central::survey::Diagnosis;
 use crate::central::{Central, Feed, Hub, Traffic};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, off_workers};
 
 use budget::{QuietHours, UtcOffset};
 pub(crate) use lease::node_id;
@@ -244,7 +244,7 @@ impl Reconciler {
         }
         // Under the lock, so that a pause finds every round that has not seen it.
         let pause = self.store.read().and_then(|snapshot| match Pause::of(&snapshot)? {
-            Some(pause) => Ok(Some(pause.report(&Left::now(&self.store, &snapshot)?))),
+            Some(pause) => Ok(Some(pause.report(&off_workers(|| Left::now(&self.store, &snapshot))?))),
             None => Ok(None),
         });
         match pause {

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::record::Kind;
 use crate::domain::schema::Owner;
-use crate::store::LeftBehind;
-
-/// Most accounts that a sentence names.
-const NAMED_MAX: usize = 3;
+use crate::store::LeftBehindCount;
 
 /// For people; `None` if there are none.
 pub(super) fn words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
@@ -29,16 +26,15 @@ pub(super) fn words(counts: &BTreeMap<Kind, u64>) -> Option<String> {
 }
 
 /// For people, with the accounts; `None` if there are none.
-pub(super) fn left_behind_words(all: &[LeftBehind]) -> Option<String> {
-    let counts = LeftBehind::total(all);
-    let said = match counts.values().sum() {
+pub(super) fn left_behind_words(all: &LeftBehindCount) -> Option<String> {
+    let said = match all.counts.values().sum() {
         0_u64 => return None,
         1 => "One record is of a person who has been deleted".to_owned(),
         total => format!("{total} records are of people who have been deleted"),
     };
-    let places = counts.iter().map(|(kind, count)| format!("{count} in {}", kind.schema().collection));
-    let mut accounts: Vec<String> = all.iter().take(NAMED_MAX).map(|one| one.account.clone()).collect();
-    if let Some(more @ 1..) = all.len().checked_sub(NAMED_MAX) {
+    let places = all.counts.iter().map(|(kind, count)| format!("{count} in {}", kind.schema().collection));
+    let mut accounts = all.first.clone();
+    if let Some(more @ 1..) = all.accounts.checked_sub(all.first.len() as u64) {
         accounts.push(format!("{more} more"));
     }
     Some(format!(
@@ -51,6 +47,7 @@ pub(super) fn left_behind_words(all: &[LeftBehind]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LeftBehind;
 
     #[test]
     fn records_of_nobody_are_said_by_collection() {
@@ -68,22 +65,23 @@ mod tests {
 
     #[test]
     fn records_of_deleted_people_are_said_with_their_accounts() {
-        let of = |account: &str, counts: &[(Kind, u64)]| LeftBehind {
-            account: account.to_owned(),
-            counts: counts.iter().copied().collect(),
+        let words = |all: &[(&str, Kind, u64)]| {
+            let mut count = LeftBehindCount::default();
+            for (account, kind, records) in all {
+                count.add(LeftBehind { account: (*account).to_owned(), counts: [(*kind, *records)].into() });
+            }
+            left_behind_words(&count)
         };
-        assert_eq!(left_behind_words(&[]), None);
+        assert_eq!(words(&[]), None);
         let remedy = "Restore the person from the trash, or delete the records too: see the conflicts.";
-        let one = left_behind_words(&[of("ANA", &[(Kind::Event, 1)])]).unwrap();
+        let one = words(&[("ANA", Kind::Event, 1)]).unwrap();
         assert_eq!(
             one,
             format!("One record is of a person who has been deleted: 1 in event (of ANA). {remedy}")
         );
-        let page = |account| of(account, &[(Kind::Page, 2)]);
-        let many: Vec<_> =
-            ["A", "B", "C"].into_iter().map(page).chain([of("D", &[(Kind::Event, 1)])]).collect();
+        let many = [("A", Kind::Page, 2), ("B", Kind::Page, 2), ("C", Kind::Page, 2), ("D", Kind::Event, 1)];
         let said =
             "7 records are of people who have been deleted: 6 in pols, 1 in event (of A, B, C, 1 more).";
-        assert_eq!(left_behind_words(&many).unwrap(), format!("{said} {remedy}"));
+        assert_eq!(words(&many).unwrap(), format!("{said} {remedy}"));
     }
 }

@@ -16,7 +16,7 @@ use super::scan::{self, Reason};
 use super::{SyncSettings, lease, position, step};
 use crate::central::{Central, CentralError, Feed, Lease};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, off_workers};
 
 /// How a round ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -445,13 +445,15 @@ impl<'a> Round<'a> {
 
 /// How the node stands once the next seal is there, as the federation's administrator sees it.
 fn standing(snapshot: &Snapshot) -> Result<Document, StoreError> {
-    Ok(doc! {
-        "pending": (snapshot.pending_count()? - snapshot.clean_with_seal_count()?) as i64,
-        "conflicts_open": snapshot.open_conflicts_count()? as i64,
-        "conflicts_unpublished": snapshot.unpublished_conflicts_count()? as i64,
-        "dead": snapshot.dead_count()? as i64,
-        "waiting": snapshot.held_back_count()? as i64,
-        "content_owed": snapshot.content_owed_count()? as i64,
+    off_workers(|| {
+        Ok(doc! {
+            "pending": (snapshot.pending_count()? - snapshot.clean_with_seal_count()?) as i64,
+            "conflicts_open": snapshot.open_conflicts_count()? as i64,
+            "conflicts_unpublished": snapshot.unpublished_conflicts_count()? as i64,
+            "dead": snapshot.dead_count()? as i64,
+            "waiting": snapshot.held_back_count()? as i64,
+            "content_owed": snapshot.content_owed_count()? as i64,
+        })
     })
 }
 

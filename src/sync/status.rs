@@ -13,7 +13,7 @@ use super::operator::Pause;
 use super::other_ids::OtherIds;
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
 use crate::domain::record::Kind;
-use crate::store::{LeftBehind, Snapshot, StoreError};
+use crate::store::{Snapshot, StoreError};
 
 /// How things stand; the answer of `GET /sync/status`.
 #[derive(Debug, Clone, Serialize)]
@@ -74,6 +74,7 @@ impl LoginLimit {
 }
 
 impl Reconciler {
+    /// Looks through whole tables: not for a thread that serves everybody.
     pub fn status(&self) -> Result<Status, StoreError> {
         let snapshot = self.store.read()?;
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
@@ -128,7 +129,7 @@ impl Reconciler {
             scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
             other_ids: OtherIds::known(&snapshot)?.collections,
             ownerless: by_collection(snapshot.ownerless_counts()?),
-            left_behind: by_collection(LeftBehind::total(&snapshot.left_behind()?)),
+            left_behind: by_collection(snapshot.left_behind_count()?.counts),
             waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,
             content_owed: snapshot.content_owed_count()?,

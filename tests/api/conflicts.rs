@@ -89,7 +89,7 @@ async fn a_conflict_shows_both_values() {
 }
 
 /// The ids on all pages of a list, and how many pages there are.
-async fn paged(node: &TestNode, who: &str, query: &str) -> (Vec<String>, usize) {
+pub(crate) async fn paged(node: &TestNode, who: &str, query: &str) -> (Vec<String>, usize) {
     let (mut ids, mut pages, mut next) = (Vec::new(), 0, Some(format!("/sync/conflicts?{query}")));
     while let Some(path) = next {
         let page = node.get(&path).by(who).send().await.is(200, NOTHING);

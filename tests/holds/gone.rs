@@ -39,7 +39,7 @@ fn assert_asks(clinics: &[Clinic], reports: &[Report]) {
         assert_eq!(clinic.here(Person, ACCT), None, "nobody logs in as her");
         let snapshot = clinic.store.read().unwrap();
         let left = LeftBehind { account: ACCT.to_owned(), counts: [(Page, 1), (Encounter, 1)].into() };
-        assert_eq!(snapshot.left_behind().unwrap(), [left]);
+        assert_eq!(snapshot.left_behind_after("", usize::MAX).unwrap(), [left]);
         assert_eq!(snapshot.open_conflicts_count().unwrap(), 1);
         let status = clinic.sync.status().unwrap();
         assert_eq!(status.conflicts_open, 1);

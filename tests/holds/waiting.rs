@@ -136,7 +136,7 @@ async fn two_spellings_at_the_centre_are_served_and_listed() {
     clinic.there(Person, lower.clone());
     clinic.there(Person, with(beatriz(), doc! {"_id": "other"}));
     clinic.round().await;
-    let duplicates = || clinic.store.read().unwrap().duplicates().unwrap();
+    let duplicates = || clinic.store.read().unwrap().duplicates_after("", usize::MAX).unwrap();
     assert_eq!(duplicates(), [(ACCT.to_owned(), vec![ACCT.to_owned(), "acc01".to_owned()])]);
     assert_eq!(clinic.here(Person, "acc01"), Some(lower));
     assert_eq!(clinic.holds(), 0);
@@ -646,7 +646,7 @@ async fn a_hold_over_spelling_ends_when_the_centre_has_both() {
     clinic.assert_settled().await;
     assert_eq!(clinic.here(Person, "acc01"), Some(lower.clone()));
     assert_eq!(clinic.here(Person, ACCT), Some(with(ana(), doc! {"job": "x"})));
-    assert_eq!(clinic.store.read().unwrap().duplicates().unwrap().len(), 1);
+    assert_eq!(clinic.store.read().unwrap().duplicates_after("", usize::MAX).unwrap().len(), 1);
 
     // Somebody else: now it is about them, and the other spelling waits as well.
     let clinic = Clinic::new();

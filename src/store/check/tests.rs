@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::domain::access::Actor;
 use crate::store::rows::open_for_writing;
+use crate::store::tally::Counted;
 use crate::store::{Store, StoreOptions, Tx};
 use bson::doc;
 use redb::TableHandle as _;
@@ -62,7 +63,7 @@ async fn what_follows_from_records_is_missed_when_it_is_gone() {
                 let mut table = open_for_writing(&transaction, &Arc::default(), $table).unwrap();
                 assert!(table.pop_first().unwrap().is_some(), "{} is empty", $table.name());
             }
-            store.inner.engine.commit(transaction).unwrap();
+            store.inner.engine.commit(transaction, Counted::Anew).unwrap();
             let snapshot = store.read().unwrap();
             let (now, sum) = (snapshot.disagreements().unwrap(), snapshot.content_sha256().unwrap());
             assert!(now != found && !now.is_empty(), "a row of {} is not missed", $table.name());
@@ -105,7 +106,7 @@ async fn what_follows_from_nothing_is_found() {
             let mut table = open_for_writing(&transaction, &ledger, $table).unwrap();
             let _ = table.insert($key, $value).unwrap();
             drop(table);
-            store.inner.engine.commit(transaction).unwrap();
+            store.inner.engine.commit(transaction, Counted::Anew).unwrap();
             let found = store.read().unwrap().disagreements().unwrap();
             assert_eq!(found.len(), 1, "a row too many in {}: {found:?}", $table.name());
             assert_eq!(store.mend_indexes().await.unwrap(), found, "{}", $table.name());
@@ -180,7 +181,7 @@ async fn a_record_that_cannot_be_read_is_found() {
         bytes[text] = 0xff;
         docs.insert(at, bytes.as_slice()).unwrap();
     }
-    store.inner.engine.commit(transaction).unwrap();
+    store.inner.engine.commit(transaction, Counted::Anew).unwrap();
     let found = store.read().unwrap().disagreements().unwrap();
     assert!(found.iter().any(|words| words == "records that cannot be read: 1"), "{found:?}");
 }

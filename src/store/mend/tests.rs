@@ -13,6 +13,7 @@ use crate::domain::audit::{Event, What};
 use crate::store::overlay::caught;
 use crate::store::reindex::{INDEXES, drop_indexes, is_made_anew};
 use crate::store::rows::{RowName, RowsDefinition};
+use crate::store::tally::Counted;
 use crate::store::{
     AsideRows, DeadLetter, Hold, HoldReason, Intent, IntentWrite, Landing, Store, StoreOptions,
 };
@@ -294,7 +295,7 @@ async fn a_row_under_a_damaged_key_leaves_nothing_behind_once_it_is_set_aside() 
                     // No key of this table.
                     continue;
                 }
-                engine.commit(transaction).unwrap();
+                engine.commit(transaction, Counted::Anew).unwrap();
             }
             tried += 1;
             store.read().unwrap().damaged_rows().unwrap();
@@ -320,7 +321,7 @@ fn lose(store: &Store, lost: &BTreeSet<String>) {
     drop_indexes(&transaction, lost).unwrap();
     let mut carry = crate::store::records::Carry { ledger: Arc::clone(&engine.ledger), ..Default::default() };
     Tx::open(&transaction, &OPTIONS, &mut carry).unwrap().rebuild_indexes(lost).unwrap();
-    engine.commit(transaction).unwrap();
+    engine.commit(transaction, Counted::Anew).unwrap();
 }
 
 /// All parts of an attachment have come and one is wrong, which its last comparison would have shown.

@@ -1,6 +1,7 @@
 //! Floor 1. Damaged rows that somebody came upon.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::record::Kind;
@@ -26,6 +27,8 @@ pub(crate) struct Ledger {
     rows: Mutex<BTreeSet<DamagedRow>>,
     /// Those that were known when it was last asked what is news.
     seen: Mutex<BTreeSet<DamagedRow>>,
+    /// How often a row was noted or forgotten.
+    changes: AtomicU64,
 }
 
 impl Ledger {
@@ -37,6 +40,7 @@ impl Ledger {
         let mut rows = self.locked();
         // Of broken pages there is one for each table, and as long as one is known nothing is deleted.
         if (rows.len() < LEDGER_ROWS_MAX || row.id == PAGES) && rows.insert(row.clone()) {
+            self.changes.fetch_add(1, Ordering::Release);
             let kind = row.kind.map_or("", |kind| kind.schema().collection);
             tracing::error!(
                 table = row.table,
@@ -44,6 +48,11 @@ impl Ledger {
                 "a stored row is damaged; `thalamus-edge doctor` names it"
             );
         }
+    }
+
+    /// Another one whenever a row was noted or forgotten.
+    pub(crate) fn number(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -78,7 +87,9 @@ impl Ledger {
 
     /// It is whole again, or gone.
     pub(crate) fn forget(&self, row: &DamagedRow) {
-        self.locked().remove(row);
+        if self.locked().remove(row) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
     }
 
     pub(crate) fn rows(&self) -> Vec<DamagedRow> {
