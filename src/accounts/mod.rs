@@ -6,6 +6,7 @@
 
 mod cache;
 mod costs;
+mod failures;
 mod logins;
 mod openings;
 mod pool;
@@ -35,6 +36,7 @@ use crate::domain::record::fold_account;
 
 use cache::{Cache, Credential, CredentialKey};
 use costs::Costs;
+pub use logins::ENTRIES_AT_START;
 pub use openings::Openings;
 use pool::{Full, Pool};
 pub use sessions::{
@@ -350,7 +352,7 @@ impl Accounts {
             }
             match counted {
                 Some(counted) if is_right => known.throttle.succeeded(&counted, clock()),
-                Some(counted) => known.throttle.failed(&counted),
+                Some(counted) => known.throttle.failed(&counted, clock()),
                 None => {}
             }
             known.in_flight.remove(&credential);
