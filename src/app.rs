@@ -33,7 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::connections::Connections;
 use self::heads::WatchingHeads;
 use self::proxies::Proxies;
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, ENTRIES_AT_START};
 use crate::backup::{Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
@@ -209,13 +209,13 @@ impl App {
         if let Err(error) = self.node.accounts.prepare_costs(&store).await {
             tracing::warn!(%error, "names that nobody has take other times with each start");
         }
-        if let Err(error) = self.node.accounts.remember_logins(&store, now_ms()) {
-            tracing::warn!(%error, "from where people have logged in is not known before they do so again");
-        }
+        remember_logins(Arc::clone(&self.node), ENTRIES_AT_START).await;
         let _costs = AbortOnDropHandle::new(tokio::spawn(learn_costs(Arc::clone(&self.node))));
         let _given_up =
             AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
+        let _logins =
+            AbortOnDropHandle::new(tokio::spawn(remember_logins(Arc::clone(&self.node), usize::MAX)));
         announce(&handle, tls.is_some());
         let tcp = async {
             let proxies = Proxies::new(self.config.trusted_proxies(), self.config.server.proxy_header);
@@ -313,6 +313,14 @@ async fn flush_notes(store: Store) {
                 is_failing = true;
             }
         }
+    }
+}
+
+/// Reads from the latest entries of the trail from where people have logged in.
+async fn remember_logins(node: Arc<Node>, entries_max: usize) {
+    let store = node.store.unguarded();
+    if let Err(error) = node.accounts.remember_logins(store, now_ms(), entries_max).await {
+        tracing::warn!(%error, "from where people have logged in is not known before they do so again");
     }
 }
 

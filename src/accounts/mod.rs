@@ -6,6 +6,7 @@
 
 mod cache;
 mod costs;
+mod failures;
 mod guess;
 mod logins;
 mod openings;
@@ -37,6 +38,7 @@ use crate::domain::record::fold_account;
 use cache::{Cache, Credential, CredentialKey};
 use costs::Costs;
 use guess::{Code, Guess, Rank};
+pub use logins::ENTRIES_AT_START;
 pub use openings::Openings;
 use pool::{Full, Pool};
 pub use sessions::{
@@ -352,7 +354,7 @@ impl Accounts {
             }
             match counted {
                 Some(counted) if is_right => known.throttle.succeeded(&counted, clock()),
-                Some(counted) => known.throttle.failed(&counted),
+                Some(counted) => known.throttle.failed(&counted, clock()),
                 None => {}
             }
             known.in_flight.remove(&credential);

@@ -2,10 +2,9 @@
 //!
 //! Hides which machine is hammering the door: clients ([`AddressPrefix`]) take turns ([`FairQueue`]), so that one of
 //! them can delay a stranger by one computation per thread. Clients from which somebody has logged in come before
-//! strangers, and those who have not failed before those who have ([`Rank`]); of four computations one is of a later rank, so
-//! that none waits for ever.
+//! strangers, and those who have not failed before those who have ([`Rank`]). Each rank is a queue with bounds of its own, so
+//! that strangers take no place of who is known. Of four computations one is of a later rank, so that none waits for ever.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,13 +17,11 @@ use super::guess::Rank;
 use crate::domain::address::AddressPrefix;
 use crate::domain::fair_queue::{Bounds, FairQueue};
 
-/// Computations that wait for one client.
+/// Computations that wait for one client, in each rank.
 pub(super) const WAITING_PER_PEER_MAX: usize = 16;
 /// Of so many computations one is of a later rank than the first that waits.
 const LATER_EACH: u64 = 4;
-/// Sites that have one each and wait beside.
-const WAITING_SITES_MAX: usize = 1024;
-/// Computations that wait in all, as long as somebody has more than one.
+/// Computations that wait in each rank, as long as a site has more than one.
 pub(super) const WAITING_TOTAL_MAX: usize = 64;
 /// The longest time that a refused caller is asked to wait.
 const RETRY_AFTER_S_MAX: u64 = 60;
@@ -44,59 +41,27 @@ pub(super) struct Pool {
     threads: usize,
 }
 
-/// What waits, by rank.
-struct Ranks {
-    queues: [FairQueue<Job>; Rank::COUNT],
+/// What waits, by rank. Each rank has places of its own: nothing that waits in one is refused or displaced because of others.
+struct Ranks<T> {
+    queues: [FairQueue<T>; Rank::COUNT],
     popped: u64,
 }
 
-impl Ranks {
-    fn new() -> Ranks {
-        // The bounds are those of all ranks together.
-        let bounds = Bounds { each: WAITING_PER_PEER_MAX, in_all: usize::MAX };
+impl<T> Ranks<T> {
+    fn new() -> Ranks<T> {
+        let bounds = Bounds { each: WAITING_PER_PEER_MAX, in_all: WAITING_TOTAL_MAX };
         Ranks { queues: std::array::from_fn(|_| FairQueue::new(bounds)), popped: 0 }
     }
 
-    /// As [`FairQueue::push`], over all ranks: of the site that has most the latest of the last rank makes room.
-    fn push(&mut self, client: AddressPrefix, rank: Rank, job: Job) -> Result<Option<Job>, Job> {
-        let own: usize = self.queues.iter().map(|queue| queue.waiting_of(client)).sum();
-        let waiting = self.waiting_before(Rank::Failing);
-        let mut displaced = None;
-        if own >= WAITING_PER_PEER_MAX || (own > 0 && waiting >= WAITING_TOTAL_MAX) {
-            return Err(job);
+    /// As [`FairQueue::push`].
+    fn push(&mut self, client: AddressPrefix, rank: Rank, item: T) -> Result<Option<T>, T> {
+        match self.queues.get_mut(rank as usize) {
+            Some(queue) => queue.push(client, item),
+            None => Err(item),
         }
-        if waiting >= WAITING_TOTAL_MAX {
-            let of_site = self.of_sites().get(&client.site()).copied().unwrap_or_default();
-            displaced = self.latest_of_most(of_site);
-            if displaced.is_none() && (waiting >= WAITING_SITES_MAX || of_site > 0) {
-                return Err(job);
-            }
-        }
-        let Some(queue) = self.queues.get_mut(rank as usize) else {
-            return Err(job);
-        };
-        // A site that loses one by its own bound here has as much as there may be, so that nothing was displaced above.
-        queue.push(client, job).map(|of_site| displaced.or(of_site))
     }
 
-    fn of_sites(&self) -> HashMap<AddressPrefix, usize> {
-        let mut sites = HashMap::new();
-        for (site, waiting) in self.queues.iter().flat_map(FairQueue::of_sites) {
-            *sites.entry(site).or_default() += waiting;
-        }
-        sites
-    }
-
-    /// Takes out the latest of the site that has most, if that is more than one, and more than `of_newcomer` and one.
-    fn latest_of_most(&mut self, of_newcomer: usize) -> Option<Job> {
-        let (site, most) = self.of_sites().into_iter().max_by_key(|(_, waiting)| *waiting)?;
-        if most <= of_newcomer + 1 {
-            return None;
-        }
-        self.queues.iter_mut().rev().find_map(|queue| queue.take_latest_of(site))
-    }
-
-    fn pop(&mut self) -> Option<Job> {
+    fn pop(&mut self) -> Option<T> {
         let mut waiting: Vec<_> = self.queues.iter_mut().filter(|queue| queue.waiting() > 0).collect();
         self.popped = self.popped.wrapping_add(1);
         let later = waiting.len().saturating_sub(1) as u64;
@@ -117,13 +82,13 @@ impl Ranks {
         self.queues.iter().all(FairQueue::is_closed)
     }
 
-    fn close(&mut self) -> Vec<Job> {
+    fn close(&mut self) -> Vec<T> {
         self.queues.iter_mut().flat_map(FairQueue::close).collect()
     }
 }
 
 struct Shared {
-    queue: Mutex<Ranks>,
+    queue: Mutex<Ranks<Job>>,
     work: Condvar,
     /// How long the last computation took, for telling refused callers when to come back.
     last_job_ms: AtomicU64,
@@ -179,7 +144,7 @@ impl Drop for Pool {
 
 impl Shared {
     /// A panic under this lock is impossible to reach half-way through a change, so poison means nothing.
-    fn lock(&self) -> MutexGuard<'_, Ranks> {
+    fn lock(&self) -> MutexGuard<'_, Ranks<Job>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -301,5 +266,85 @@ mod tests {
         assert!((40..60).all(|last| place(last) <= 28), "{order:?}");
         // Nor do the others wait for ever.
         assert!(place(10) <= 12 && place(60) <= 12, "{order:?}");
+    }
+
+    /// The clinic's router, and strangers each with an address of their own.
+    fn clinic() -> AddressPrefix {
+        AddressPrefix::of(peer(1))
+    }
+
+    fn stranger(number: usize) -> AddressPrefix {
+        AddressPrefix::V6((number as u64) << 16)
+    }
+
+    const STRANGER: &str = "a stranger";
+
+    /// After how many computations the last one that is `wanted` is done.
+    fn done_after(ranks: &mut Ranks<&'static str>, wanted: &str) -> usize {
+        let done: Vec<_> = std::iter::from_fn(|| ranks.pop()).collect();
+        1 + done.iter().rposition(|item| *item == wanted).unwrap()
+    }
+
+    #[test]
+    fn strangers_take_no_place_of_who_is_known() {
+        let mut ranks = Ranks::new();
+        for _ in 0..10 {
+            ranks.push(clinic(), Rank::Known, "known").unwrap();
+        }
+        // More than there are places, of every kind.
+        for number in 0..4_000 {
+            let rank = [Rank::Fresh, Rank::Slipped, Rank::Failing][number % 3];
+            let displaced = ranks.push(stranger(number), rank, STRANGER).unwrap_or_else(Some);
+            assert_ne!(displaced, Some("known"), "{number}");
+        }
+        assert!(done_after(&mut ranks, "known") <= 10 + 10 / 3);
+    }
+
+    #[test]
+    fn who_is_known_has_a_place_however_many_strangers_wait() {
+        for strangers in [WAITING_TOTAL_MAX, 4_000] {
+            let mut ranks = Ranks::new();
+            for number in 0..strangers {
+                let _ = ranks.push(stranger(number), Rank::Fresh, STRANGER);
+            }
+            for _ in 0..WAITING_PER_PEER_MAX {
+                ranks.push(clinic(), Rank::Known, "known").unwrap();
+            }
+            assert!(ranks.push(clinic(), Rank::Known, "known").is_err(), "a client's own bound");
+            assert!(done_after(&mut ranks, "known") <= WAITING_PER_PEER_MAX * 3 / 2);
+        }
+    }
+
+    /// The same for every rank against the ones behind it, also where both are of one address.
+    #[test]
+    fn no_rank_has_fewer_places_for_a_later_one() {
+        let ranked = [Rank::Known, Rank::Fresh, Rank::Slipped, Rank::Failing];
+        for (at, rank) in ranked.into_iter().enumerate() {
+            for later in ranked.into_iter().skip(at + 1) {
+                let mut ranks = Ranks::new();
+                for _ in 0..WAITING_PER_PEER_MAX {
+                    ranks.push(clinic(), later, STRANGER).unwrap();
+                }
+                for number in 0..1_500 {
+                    let _ = ranks.push(stranger(number), later, STRANGER);
+                }
+                for _ in 0..WAITING_PER_PEER_MAX {
+                    ranks.push(clinic(), rank, "one before").unwrap();
+                }
+            }
+        }
+    }
+
+    /// Nor has a later rank fewer places for an earlier one: addresses that are new do not shut out who has slipped once.
+    #[test]
+    fn no_rank_loses_its_places_to_an_earlier_one() {
+        let mut ranks = Ranks::new();
+        ranks.push(clinic(), Rank::Slipped, "slipped").unwrap();
+        for number in 0..4_000 {
+            let displaced = ranks.push(stranger(number), Rank::Fresh, STRANGER).unwrap_or_else(Some);
+            assert_ne!(displaced, Some("slipped"), "{number}");
+        }
+        ranks.push(clinic(), Rank::Slipped, "slipped").unwrap();
+        assert!(done_after(&mut ranks, "slipped") <= 2 * LATER_EACH as usize);
     }
 }

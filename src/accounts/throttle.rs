@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::failures::{Failures, SLIPS_MAX};
 use super::guess::{Guess, Rank};
 use super::recent::Recent;
 use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
@@ -16,18 +17,14 @@ use super::turns::{OfSite, Shared, Standing, Step, Taken, wait};
 /// Attempts of one pair that cost no more than their computation.
 const FREE_ATTEMPTS_MAX: usize = 5;
 /// Attempts are forgotten when none was made for this long.
-const MEMORY: Duration = Duration::from_secs(10 * 60);
+pub(super) const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// How long the next attempt of a pair has to wait after each one beyond the free ones; the last holds from then on.
 const WAITS_S: [u64; 7] = [1, 3, 5, 10, 20, 40, 60];
 /// Pairs, clients and accounts remembered, of each; the oldest goes first.
 pub(super) const PAIRS_MAX: usize = 65_536;
 /// Pairs remembered that have succeeded, and for how long; the oldest goes first.
-const KNOWN_MAX: usize = 4096;
+pub(super) const KNOWN_MAX: usize = 4096;
 const KNOWN_MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// So many attempts of a client that failed lately may be slips of people.
-const SLIPS_MAX: usize = 2;
-/// Failures of a site that weigh as much as one of a client: it may have so many clients at least.
-const SITE_FAILURES: usize = 4;
 
 /// Unsuccessful attempts of late.
 pub(super) struct Throttle {
@@ -40,6 +37,7 @@ pub(super) struct Throttle {
     /// Pairs that have succeeded, and the clients of such.
     known: Recent<()>,
     known_clients: Recent<()>,
+    failures: Failures,
     repeats: Repeats,
 }
 
@@ -85,6 +83,7 @@ impl Default for Throttle {
             waiting: Recent::new(PAIRS_MAX, MEMORY),
             known: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
             known_clients: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
+            failures: Failures::default(),
             repeats: Repeats::default(),
         }
     }
@@ -186,19 +185,14 @@ impl Throttle {
         if let Some(code) = guess.site.filter(|_| site.is_some()) {
             self.sites.change(&code, |site| site.0.uncount());
         }
-        // Behind one router people fail all day.
-        self.clients.change(&guess.client, |client| client.failed = client.failed.saturating_sub(1));
+        self.failures.take_back(guess);
         self.accounts.change(&guess.account, Shared::uncount);
         self.remember(guess, now);
     }
 
     /// The password was wrong.
-    pub(super) fn failed(&mut self, counted: &Counted) {
-        let Counted { guess, .. } = counted;
-        self.clients.change(&guess.client, |client| client.failed += 1);
-        if let Some(site) = guess.site {
-            self.sites.change(&site, |site| site.0.failed += 1);
-        }
+    pub(super) fn failed(&mut self, counted: &Counted, now: Instant) {
+        self.failures.add(&counted.guess, now);
     }
 
     /// The pair has logged in.
@@ -212,9 +206,7 @@ impl Throttle {
         if self.known.holds(&guess.pair) {
             return Rank::Known;
         }
-        let of_client = self.clients.get(&guess.client, now).map_or(0, |client| client.failed);
-        let of_site = guess.site.and_then(|site| self.sites.get(&site, now)).map_or(0, |site| site.0.failed);
-        match of_client.max(of_site / SITE_FAILURES) {
+        match self.failures.weight(guess, now) {
             failed if failed <= SLIPS_MAX && self.known_clients.holds(&guess.client) => Rank::Known,
             0 => Rank::Fresh,
             failed if failed <= SLIPS_MAX => Rank::Slipped,
@@ -231,7 +223,7 @@ impl Throttle {
         if let Some(visits) = visits {
             self.repeats.put_back(guess, *visits);
         }
-        let is_first = self.pairs.change(&guess.pair, |tries| {
+        self.pairs.take_back(&guess.pair, |tries| {
             tries.count = tries.count.saturating_sub(1);
             if tries.last == Some(*at) {
                 tries.last = *before;
@@ -239,16 +231,13 @@ impl Throttle {
             tries.turns.take_back(&guess.credential, *turn);
             tries.count == 0
         });
-        if is_first == Some(true) {
-            self.pairs.entries.remove(&guess.pair);
-        }
         if let Some(step) = client {
-            self.clients.change(&guess.client, |shared| shared.take_back(&guess.pair, *step));
+            self.clients.take_back(&guess.client, |shared| shared.take_back(&guess.pair, *step));
         }
         if let (Some(code), Some(step)) = (guess.site, site) {
-            self.sites.change(&code, |site| site.0.take_back(&guess.pair, *step));
+            self.sites.take_back(&code, |site| site.0.take_back(&guess.pair, *step));
         }
-        self.accounts.change(&guess.account, |shared| shared.take_back(&guess.pair, *account));
+        self.accounts.take_back(&guess.account, |shared| shared.take_back(&guess.pair, *account));
     }
 }
 

@@ -77,8 +77,6 @@ impl Default for OfSite {
 pub(super) struct Shared {
     allowance: Allowance,
     pub(super) count: usize,
-    /// Of these the ones that turned out to be wrong.
-    pub(super) failed: usize,
     /// When the next attempt may be made.
     next: Option<Instant>,
     /// Who waits for that, the next in front.
@@ -224,8 +222,8 @@ impl Shared {
         self.count = self.count.saturating_sub(1);
     }
 
-    /// The attempt was not made: the place and the turn are there again.
-    pub(super) fn take_back(&mut self, who: &Code, step: Step) {
+    /// The attempt was not made: the place and the turn are there again. Returns whether nothing is left to remember.
+    pub(super) fn take_back(&mut self, who: &Code, step: Step) -> bool {
         self.uncount();
         if self.next == step.after {
             self.next = step.before;
@@ -240,5 +238,6 @@ impl Shared {
             let place = self.late.partition_point(|(_, other)| *other <= until);
             self.late.insert(place, (*who, until));
         }
+        self.count == 0 && self.queue.is_empty() && self.late.is_empty()
     }
 }

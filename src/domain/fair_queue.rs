@@ -3,7 +3,7 @@
 //! Turns go by site ([`AddressPrefix::site`]), and within a site by client: who has a whole /48 of IPv6 networks has one turn,
 //! as who has one IPv4 address, which is a site of its own. One client can fill only its own share of the queue, and one site
 //! a few such shares. A client whose site has nothing in it always has a place: where all are taken, the site that has most
-//! loses the latest item of its client that has most.
+//! loses the latest item of its client that has most. So does a client that has nothing, if a neighbour has more than one.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,7 +65,8 @@ impl<T> FairQueue<T> {
             if waiting_here > 0 {
                 return Err(item);
             }
-            displaced = self.latest_of_most(waiting_at_site + 1);
+            displaced =
+                self.latest_of_most(waiting_at_site + 1).or_else(|| self.latest_of_one_with_more(site));
             let is_full = self.waiting >= WAITING_SITES_MAX || waiting_at_site > 0;
             if displaced.is_none() && is_full {
                 return Err(item);
@@ -111,18 +112,18 @@ impl<T> FairQueue<T> {
     }
 
     /// How many items of this client wait.
-    pub fn waiting_of(&self, client: AddressPrefix) -> usize {
+    fn waiting_of(&self, client: AddressPrefix) -> usize {
         let at_site = self.sites.get(&client.site());
         at_site.and_then(|site| site.by_client.get(&client)).map_or(0, VecDeque::len)
     }
 
     /// How many items of each site wait.
-    pub fn of_sites(&self) -> impl Iterator<Item = (AddressPrefix, usize)> {
+    fn of_sites(&self) -> impl Iterator<Item = (AddressPrefix, usize)> {
         self.sites.iter().map(|(site, at_site)| (*site, at_site.waiting))
     }
 
     /// Takes out the latest item of the client of this site that has most.
-    pub fn take_latest_of(&mut self, site: AddressPrefix) -> Option<T> {
+    fn take_latest_of(&mut self, site: AddressPrefix) -> Option<T> {
         let at_site = self.sites.get_mut(&site)?;
         let latest = at_site.take_latest_of_most()?;
         if at_site.waiting == 0 {
@@ -294,5 +295,18 @@ mod tests {
         assert_eq!(lost.map(|(_, item)| item), Some(BOUNDS.each - 1));
         let turns: Vec<_> = drain(&mut queue).into_iter().map(|(number, _)| number).collect();
         assert!(turns[..=SITE_TIMES].contains(&77), "{turns:?}");
+    }
+
+    /// Also where the site has less than its share, and the others have as much as it.
+    #[test]
+    fn a_neighbour_with_nothing_has_a_place_in_a_full_queue() {
+        let mut queue = FairQueue::new(BOUNDS);
+        for item in 0..BOUNDS.in_all / 2 {
+            queue.push(network(1, (item / BOUNDS.each) as u64), (1, item)).unwrap();
+            queue.push(network(2, item as u64), (2, item)).unwrap();
+        }
+        let lost = queue.push(network(1, 77), (1, 100)).unwrap();
+        assert_eq!(lost.map(|(site, _)| site), Some(1), "one of its site, whose client has more");
+        assert!(queue.push(network(2, 77), (2, 100)).is_err(), "its neighbours have one each");
     }
 }

@@ -329,6 +329,13 @@ impl WriteRequest<'_> {
         };
         let mut document = edit::create(schema, &id, owner.as_deref(), self.body, self.editor(acl))?;
         spell_owner(snapshot, schema, &mut document)?;
+        // While two people have the account in two spellings, the one who is written is meant.
+        if let Owner::Field(field) = schema.owner
+            && let Some(given) = self.body.get(field).and_then(Value::as_str)
+            && let Some(spelling) = snapshot.book_spelling(given)?
+        {
+            document.insert(field, spelling);
+        }
         Ok(document)
     }
 

@@ -9,11 +9,12 @@ use bson::{Document, RawDocument, doc};
 use redb::ReadableTable as _;
 
 use super::departed::{Departed, identity_in};
+use super::holder_identity::first_write_in;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::starting::text_in;
 use super::tables::*;
-use super::{StoreError, stand_in::unless_damaged};
+use super::{Base, StoreError, stand_in::unless_damaged};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What, owner_text};
 use crate::domain::merge::{is_other_person, same_identity};
@@ -86,7 +87,11 @@ impl Tx<'_> {
             return Ok(());
         }
         if self.follow_holder(id, &before, &now)? {
+            let written_over = self.written_over_since(id, &before)?;
             self.note_holder(id, true)?;
+            if let Some(first) = written_over {
+                self.note_written_over(id, &now, first)?;
+            }
             self.rights_changed(&Actor::Person(id.to_owned()))?;
         }
         self.end_emergencies_of_another(id, &now)
@@ -125,6 +130,28 @@ impl Tx<'_> {
         let first_write = self.edit_number(key)?;
         // The journal has the write itself behind the number that is noted of it.
         Ok(since.is_some_and(|since| first_write > 0 && first_write <= since + 1))
+    }
+
+    /// Behind which number of the journal somebody was written over the person whom the centre has, if that is so already of who was
+    /// here `before` the present write. What they are corrected to afterwards is no other one: their records begin there.
+    fn written_over_since(&self, id: &str, before: &Document) -> Result<Option<u64>, StoreError> {
+        let key = RecordKey::new(Kind::Person, id);
+        match self.base_if_dirty(&key)? {
+            Some(Base::Document(agreed))
+                if !agreed.is_empty() && self.is_rewritten(&key, &agreed, before)? =>
+            {
+                self.unsent_since(id)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Behind which number of the journal unsent writes are of who has the account `id` now.
+    pub(super) fn unsent_since(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        if let Some(first) = self.written_over(id)? {
+            return Ok(Some(first));
+        }
+        Ok(self.holder_since.get(fold_account(id).as_str())?.map(|since| since.value().1))
     }
 
     fn is_in_trail(&self, account: &str) -> Result<bool, StoreError> {
@@ -235,6 +262,16 @@ impl Snapshot {
     pub fn changes_before_holder(&self, account: &str) -> Result<u64, StoreError> {
         let since = self.transaction.open_table(HOLDER_SINCE)?.get(fold_account(account).as_str())?;
         Ok(since.map_or(0, |since| since.value().1))
+    }
+
+    /// Behind which number of the journal unsent writes are of who has the account `id` now.
+    pub(super) fn unsent_since(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        let identity = self.transaction.open_table(HOLDER_IDENTITY)?;
+        if let Some(first) = identity.get(id)?.and_then(|row| first_write_in(row.value())) {
+            return Ok(Some(first));
+        }
+        let since = self.transaction.open_table(HOLDER_SINCE)?.get(fold_account(id).as_str())?;
+        Ok(since.map(|since| since.value().1))
     }
 
     /// Up to which number of the trash what was kept is another one's than who has this account now.

@@ -359,16 +359,16 @@ impl Tx<'_> {
         let late = self.late(&hold.account)?;
         let mut going = BTreeSet::new();
         for key in self.dependents(&hold.account)?.into_iter().filter(|key| !late.contains(key)) {
-            if hold.why.takes_along(own.contains(&key), self.is_older_than_holder(&hold.account, &key)?) {
+            if hold.why.takes_along(own.contains(&key), self.is_older_than_holder(&hold.local, &key)?) {
                 going.insert(key);
             }
         }
         Ok(going)
     }
 
-    /// Whether a record waits to be sent since before its account came to be of who has it now.
-    pub fn is_older_than_holder(&self, account: &str, key: &RecordKey) -> Result<bool, StoreError> {
-        let since = self.holder_since.get(fold_account(account).as_str())?.map(|since| since.value().1);
+    /// Whether a record waits to be sent since before its account came to be of the person `holder`.
+    pub fn is_older_than_holder(&self, holder: &str, key: &RecordKey) -> Result<bool, StoreError> {
+        let since = self.unsent_since(holder)?;
         let first_write = self.edit_number(key)?;
         Ok(since.is_some_and(|since| first_write > 0 && first_write <= since))
     }
@@ -534,8 +534,7 @@ impl Snapshot {
     pub fn going_along_count(&self, hold: &Hold) -> Result<u64, StoreError> {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
         let landed = self.transaction.open_table(LANDED)?;
-        let holder_since = self.transaction.open_table(HOLDER_SINCE)?;
-        let since = holder_since.get(hold.account.as_str())?.map(|since| since.value().1);
+        let since = self.unsent_since(&hold.local)?;
         let late = unless_damaged(self.departed_row(&hold.account))?.flatten();
         let late = late.map(|last| last.late).unwrap_or_default();
         let mut count = 0;

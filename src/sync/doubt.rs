@@ -39,8 +39,16 @@ pub(super) fn suspicion(
         Some(Base::Absent) => (is_other_person(None, local, remote), HoldReason::Created),
         Some(Base::Document(base)) => {
             let is_rewritten = !base.is_empty() && tx.is_rewritten(key, &base, local)?;
-            let why = if is_rewritten { HoldReason::Rewritten } else { HoldReason::Reused };
-            (is_other_person(Some(&base), local, remote), why)
+            let is_other = is_other_person(Some(&base), local, remote);
+            match is_rewritten {
+                // A merge would make one of the two who are not one, field by field.
+                true => {
+                    let is_open =
+                        !same_identity(local, remote) && !is_said_to_be_same(tx, key, local, &base)?;
+                    (is_other || is_open, HoldReason::Rewritten)
+                }
+                false => (is_other, HoldReason::Reused),
+            }
         }
     };
     let is_other = is_other || is_not_meant(tx.meant(&key.id)?.as_ref(), local, remote);
@@ -127,9 +135,23 @@ pub(super) fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> 
             is_other_person(base.document(), local, &held.document)
                 || is_not_meant(tx.meant(&hold.account)?.as_ref(), local, &held.document)
         }
-        HoldReason::Rewritten => tx.is_rewritten(&hold.local_key(), &held.document, local)?,
+        // Who is written back has records of the one in between, perhaps.
+        HoldReason::Rewritten => {
+            tx.is_rewritten(&hold.local_key(), &held.document, local)? || !tx.going_along(hold)?.is_empty()
+        }
         HoldReason::Departed | HoldReason::Taken => is_other_person(None, local, &held.document),
     })
+}
+
+/// Whether somebody has decided that who was written over a person is the same human being.
+fn is_said_to_be_same(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+    agreed: &Document,
+) -> Result<bool, StoreError> {
+    let question = conflict_id(tx, &fold_account(&key.id), local, agreed)?;
+    Ok(tx.conflict(&question)?.is_some_and(|asked| asked.resolution.as_deref() == Some(SAME)))
 }
 
 /// Holds a person of this node who is about to be sent and has been rewritten into another human being than the centre has,
@@ -149,8 +171,7 @@ pub(super) fn hold_if_rewritten(
     if agreed.is_empty() || is_unknown(&agreed) || !tx.is_rewritten(key, &agreed, &person)? {
         return Ok(());
     }
-    let question = conflict_id(tx, &fold_account(&key.id), &person, &agreed)?;
-    if tx.conflict(&question)?.is_some_and(|asked| asked.resolution.as_deref() == Some(SAME)) {
+    if is_said_to_be_same(tx, key, &person, &agreed)? {
         return Ok(());
     }
     let hold = open(tx, key, key, &agreed, HoldReason::Rewritten, tally)?;

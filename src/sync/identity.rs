@@ -254,7 +254,8 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         let stays = match hold.why {
             // What the centre has is of the one who is gone.
             HoldReason::Taken => true,
-            HoldReason::Rewritten => tx.is_older_than_holder(&hold.account, &key)?,
+            // Nobody has written into it for the one who leaves.
+            HoldReason::Rewritten => tx.is_clean(&key)? || tx.is_older_than_holder(&hold.local, &key)?,
             HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Departed => false,
         };
         // What came late may be the other one's, with what was written into it here.
@@ -310,7 +311,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     for key in tx.deleted_dependents(&hold.account)? {
         let is_of_another = match hold.why {
             HoldReason::Created | HoldReason::Spelling => true,
-            HoldReason::Rewritten => !tx.is_older_than_holder(&hold.account, &key)?,
+            HoldReason::Rewritten => !tx.is_older_than_holder(&hold.local, &key)?,
             // It was the record of the one who leaves, unless it has changed at the centre.
             HoldReason::Reused => tx.held(&key)?.is_some(),
             HoldReason::Departed | HoldReason::Taken => false,

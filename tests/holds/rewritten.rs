@@ -273,3 +273,82 @@ async fn who_joins_an_account_takes_along_what_was_given_to_them() {
     assert_eq!(snapshot.grants(NEW, "$2b$04$ana").unwrap().of_record, ["root"]);
     assert!(snapshot.is_closed_here(NEW).unwrap() && !snapshot.is_closed_here(ACCT).unwrap());
 }
+
+/// Others go on with records of the first one meanwhile: neither version of them is the other one's.
+#[tokio::test]
+async fn what_others_write_meanwhile_goes_along_with_nobody() {
+    let (south, north) = rewritten(&[]).await;
+    south.round().await;
+    north.edit(Page, with(north.here(Page, "n-pols").unwrap(), doc! {"info": "Ana, again"})).await;
+    north.round().await;
+    south.round().await;
+    south.decide(Verdict::NewId(NEW.to_owned())).await;
+    for clinic in [&south, &north, &south, &north] {
+        clinic.round().await;
+    }
+    for clinic in [&south, &north] {
+        clinic.assert_settled().await;
+        assert_eq!((clinic.book(NEW), clinic.book(ACCT)), (vec![], vec!["Ana, again".to_owned()]));
+    }
+}
+
+/// A slip in the rewrite is corrected afterwards: his records begin with the rewrite.
+#[tokio::test]
+async fn corrections_of_a_rewrite_begin_nobody_new() {
+    let (south, north) = rewritten(&["s-ana"]).await;
+    let slip = with(carlos(), doc! {"name": "Karl", "dob": "1970-01-20"});
+    for (number, person) in [slip, carlos(), with(carlos(), doc! {"dob": "1970-02-01", "lastname": "Díez"})]
+        .into_iter()
+        .enumerate()
+    {
+        south.edit(Person, person).await;
+        south.edit(Page, page(&format!("s-{number}"), ACCT, "Carlos")).await;
+    }
+    south.round().await;
+    south.decide(Verdict::NewId(NEW.to_owned())).await;
+    for clinic in [&south, &north, &south, &north] {
+        clinic.round().await;
+    }
+    south.assert_settled().await;
+    assert_eq!(south.book(NEW), ["Carlos"; 3]);
+    assert_eq!(south.book(ACCT), ["Ana", "Ana, unsent"]);
+}
+
+/// Who is written back has what was written for the other one in between: that is asked about.
+#[tokio::test]
+async fn what_was_written_in_between_is_asked_about() {
+    let (south, _north) = rewritten(&["s-ana"]).await;
+    south.edit(Page, page("s-carlos", ACCT, "Carlos")).await;
+    south.round().await;
+    south.edit(Person, ana()).await;
+    for _ in 0..2 {
+        south.round().await;
+        assert_eq!(south.at_centre(Page, "s-carlos"), None);
+        assert!(why(&south).is_some());
+    }
+}
+
+/// Only the typography of the first one's names changes at the centre meanwhile: no merge makes one of the two.
+#[tokio::test]
+async fn another_typography_at_the_centre_mixes_nobody() {
+    for fields in [doc! {"name": "Carlos", "lastname": "Diaz"}, carlos()] {
+        let clinic = Clinic::new();
+        clinic.there(Person, ana());
+        clinic.round().await;
+        let person = with(ana(), fields);
+        clinic.edit(Person, person.clone()).await;
+        clinic.edit(Page, page("p", ACCT, "Carlos")).await;
+        clinic.there(Person, with(ana(), doc! {"name": "ANA", "lastname": "BETZ"}));
+        for _ in 0..2 {
+            clinic.round().await;
+            assert_eq!(why(&clinic), Some(HoldReason::Rewritten));
+            assert_eq!(
+                (clinic.here(Person, ACCT), clinic.at_centre(Page, "p")),
+                (Some(person.clone()), None)
+            );
+        }
+        clinic.decide(Verdict::NewId(NEW.to_owned())).await;
+        clinic.assert_settled().await;
+        assert_eq!((clinic.book(NEW), clinic.book(ACCT)), (vec!["Carlos".to_owned()], vec![]));
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::accounts::failures::SITE_FAILURES;
 use crate::accounts::guess::Code;
 use crate::accounts::turns::{FREE_SHARED_MAX, FREE_SITE_MAX};
 
@@ -111,7 +112,7 @@ fn who_has_not_failed_comes_before_who_has() {
     assert_eq!(throttle.rank(&guess(1, 2), now), Rank::Fresh, "the name alone is nothing");
     let fail = |throttle: &mut Throttle, guess| {
         let counted = attempt(throttle, guess, now).unwrap();
-        throttle.failed(&counted);
+        throttle.failed(&counted, now);
     };
     // What is under way is no failure: many may begin to work at once behind one router.
     for name in 20..25 {
@@ -163,6 +164,22 @@ fn an_attempt_without_an_outcome_leaves_nothing() {
     let counted = throttle.count(&guess(7, 7), now);
     throttle.take_back(&counted);
     assert!(!throttle.pairs.holds(&guess(7, 7).pair));
+}
+
+/// What finds no place in the queue is not computed, and so is not bounded by that.
+#[test]
+fn attempts_without_an_outcome_push_out_no_memory_of_guesses() {
+    let (mut throttle, now) = (Throttle::default(), Instant::now());
+    for client in 0..FREE_SHARED_MAX {
+        attempt(&mut throttle, guess(1, client), now).unwrap();
+        attempt(&mut throttle, guess(100 + client, 50), now).unwrap();
+    }
+    for number in 1_000..1_000 + PAIRS_MAX {
+        let counted = throttle.count(&guess(number, number), now);
+        throttle.take_back(&counted);
+    }
+    attempt(&mut throttle, guess(1, 999), now).unwrap_err();
+    attempt(&mut throttle, guess(999, 50), now).unwrap_err();
 }
 
 /// Those who are known at an account do not wait for others there, but others wait for them: who guesses from where
@@ -243,6 +260,6 @@ fn forgotten_pairs_leave_nothing_behind() {
         throttle.succeeded(&counted, now);
         now += Duration::from_millis(1);
     }
-    assert!(throttle.pairs.order.len() <= PAIRS_MAX && throttle.known.order.len() <= KNOWN_MAX);
+    assert!(throttle.pairs.order.len() <= 2 * PAIRS_MAX && throttle.known.order.len() <= 2 * KNOWN_MAX);
     assert!(throttle.pairs.entries.is_empty());
 }
