@@ -4,6 +4,7 @@ use bson::{Bson, Document};
 
 use super::{made_again, step, undecided};
 use crate::domain::access::Actor;
+use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::audit::{Event, What};
 use crate::domain::diff;
 use crate::domain::merge::{Side, is_other_person};
@@ -86,6 +87,7 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     if conflict.path.is_empty() {
         return match decision {
             _ if record.is_some() && is_for_what_stands(conflict, decision) => record.cloned(),
+            Decision::Value(Bson::Document(value)) => Some(as_closed(conflict, record, value)),
             _ => made_again::chosen(conflict, decision).and_then(Bson::as_document).cloned(),
         };
     }
@@ -98,6 +100,19 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     let mut document = record?.clone();
     diff::set(&mut document, &conflict.path, value);
     Some(document)
+}
+
+/// The body of a person as somebody has written it in a decision, with the account closed if it is closed here or on either side of
+/// the conflict, and the body does not say itself what it is to be.
+fn as_closed(conflict: &Conflict, record: Option<&Document>, value: &Document) -> Document {
+    let mut body = value.clone();
+    let sides =
+        [conflict.local.as_ref(), conflict.central.as_ref()].map(|side| side.and_then(Bson::as_document));
+    let is_closed = record.into_iter().chain(sides.into_iter().flatten()).any(|person| !is_active(person));
+    if conflict.key.kind == Kind::Person && is_closed && !body.contains_key(ACTIVE) {
+        body.insert(ACTIVE, false);
+    }
+    body
 }
 
 /// Why a value is not put into a record.

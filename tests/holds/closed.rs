@@ -140,3 +140,22 @@ async fn an_edit_that_beats_a_delete_opens_nothing() {
     take(&clinic, &conflict, Decision::Value(with(ana(), doc! {"active": true}).into())).await;
     assert!(is_active(&clinic.here(Person, ACCT).unwrap()));
 }
+
+/// Closed here and deleted at the centre: who writes the whole person, and not that the account is open, opens nothing.
+#[tokio::test]
+async fn a_written_person_is_as_closed_as_they_were() {
+    for (fields, is_open) in
+        [(doc! {}, false), (doc! {"active": false}, false), (doc! {"active": true}, true)]
+    {
+        let clinic = Clinic::new();
+        clinic.edit(Person, ana()).await;
+        clinic.round().await;
+        clinic.edit(Person, closed(ana())).await;
+        clinic.sim.remove(Person, ACCT);
+        clinic.round().await;
+        let whole = |c: &Conflict| c.path.is_empty() && c.status == ConflictStatus::Open;
+        let conflict = clinic.conflicts().into_iter().find(whole).unwrap();
+        take(&clinic, &conflict, Decision::Value(with(ana(), fields).into())).await;
+        assert_eq!(is_active(&clinic.here(Person, ACCT).unwrap()), is_open);
+    }
+}
