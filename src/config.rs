@@ -441,7 +441,7 @@ impl Config {
     }
 
     /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`. If it leaves the port to the
-    /// kernel, [`PORT_UNKNOWN`] stands in its place.
+    /// kernel, `PORT_UNKNOWN` stands in its place.
     pub fn base_url(&self) -> String {
         self.base_url_of(self.server.listen)
     }

@@ -1,7 +1,7 @@
 //! Floor 3. What a round may put on the line: so many bytes a day, and hours in which large transfers wait.
 //!
 //! Hides how little is left. Edits of records that the centre has, word of edits made elsewhere and conflicts never wait.
-//! People who are new wait for the end of a reading that waits ([`super::unread`]).
+//! People who are new wait for the end of a reading that waits (`sync::unread`).
 //! Attachments give way first, then looking through the centre's records: a first sync, a verification pass,
 //! every sweep of a standalone server. The day is counted in the store by the node's clock, which only
 //! shifts large transfers to another hour and decides nothing about records.
