@@ -634,14 +634,13 @@ mod tests {
     fn unknown_names_warn() {
         let text = r#"[{"role": "a", "permissions": {"GET": ["peple", "sync"], "FETCH": []}}]"#;
         let (_, warnings) = Acl::parse(text).unwrap();
-        let of_names = warnings.iter().filter(|warning| warning.starts_with("role \"a\""));
-        assert_eq!(of_names.count(), 2, "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
     }
 
     #[test]
     fn a_key_that_stands_twice_warns() {
         let text = r#"[{"role": "a", "permissions": {"GET": ["people"], "GET": ["sync"]}}]"#;
         let (_, warnings) = Acl::parse(text).unwrap();
-        assert_eq!(warnings[0], "0.permissions.GET: the key stands twice");
+        assert_eq!(warnings, ["0.permissions.GET: the key stands twice"]);
     }
 }

@@ -263,6 +263,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             all.push(key);
         }
     }
+    let undeleted = undeleted(tx, hold)?;
     tx.forget_meant(&hold.account)?;
     let to = RecordKey::new(Kind::Person, new);
     match hold.why {
@@ -308,16 +309,8 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             pages.insert(key.id, to.id);
         }
     }
-    for key in tx.deleted_dependents(&hold.account)? {
-        let is_of_another = match hold.why {
-            HoldReason::Created | HoldReason::Spelling => true,
-            HoldReason::Rewritten => !tx.is_older_than_holder(&hold.local, &key)?,
-            // It was the record of the one who leaves, unless it has changed at the centre.
-            HoldReason::Reused => tx.held(&key)?.is_some(),
-            HoldReason::Departed | HoldReason::Taken => false,
-        };
-        // Deleted for the one who leaves: what the centre has is the other one's.
-        if let Some(agreed) = tx.base(&key)?.document().filter(|_| is_of_another).cloned() {
+    for key in undeleted {
+        if let Some(agreed) = tx.base(&key)?.document().cloned() {
             tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
             tx.settle_trash(&key, TrashState::Done)?;
         }
@@ -327,6 +320,23 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     }
     // What the account has is the departed one's, and so are the conflicts over it.
     if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, local, new) }
+}
+
+/// The records that were deleted here for the one who leaves, although they are the other one's: the delete is not sent. To be asked
+/// before anybody leaves.
+fn undeleted(tx: &Tx<'_>, hold: &Hold) -> Result<Vec<RecordKey>, StoreError> {
+    let mut found = Vec::new();
+    for key in tx.deleted_dependents(&hold.account)? {
+        let is_of_another = match hold.why {
+            HoldReason::Created | HoldReason::Spelling => true,
+            HoldReason::Rewritten => !tx.is_older_than_holder(&hold.local, &key)?,
+            // It was the record of the one who leaves, unless it has changed at the centre.
+            HoldReason::Reused => tx.held(&key)?.is_some(),
+            HoldReason::Departed | HoldReason::Taken => false,
+        };
+        found.extend(is_of_another.then_some(key));
+    }
+    Ok(found)
 }
 
 /// Who was written over another person, without what opened the account to that one: the password and the roles that they still

@@ -352,3 +352,38 @@ async fn another_typography_at_the_centre_mixes_nobody() {
         assert_eq!((clinic.book(NEW), clinic.book(ACCT)), (vec!["Carlos".to_owned()], vec![]));
     }
 }
+
+/// Records of the first one that are deleted here after the rewrite, because they are not the other one's, stay hers.
+#[tokio::test]
+async fn a_delete_after_the_rewrite_is_not_carried_out_for_the_other_one() {
+    for is_asked_before in [true, false] {
+        let (south, north) = rewritten(&[]).await;
+        let records = [Page, Encounter, PersonalDocument];
+        let delete = async || {
+            for kind in records {
+                south.delete(kind, &format!("n-{}", kind.schema().collection)).await;
+            }
+        };
+        if is_asked_before {
+            south.round().await;
+        } else {
+            // They are here before she is written over.
+            south.edit(Person, ana()).await;
+            south.round().await;
+            south.edit(Person, carlos()).await;
+        }
+        delete().await;
+        south.round().await;
+        south.decide(Verdict::NewId(NEW.to_owned())).await;
+        for clinic in [&south, &north, &south, &north] {
+            clinic.round().await;
+        }
+        for clinic in [&south, &north] {
+            clinic.assert_settled().await;
+            assert_eq!((clinic.book(NEW), clinic.book(ACCT)), (vec![], vec!["Ana".to_owned()]));
+            for kind in records {
+                assert!(clinic.here(kind, &format!("n-{}", kind.schema().collection)).is_some(), "{kind:?}");
+            }
+        }
+    }
+}

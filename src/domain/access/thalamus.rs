@@ -49,6 +49,7 @@ impl Acl {
     /// A sentence about the functions of the node that the rules give to no role: whoever named some of them may take the others for
     /// given.
     fn functions_of_nobody(&self) -> Option<String> {
+        self.roles.get(ROOT)?;
         let may_use = |permissions: &Permissions, name: &str| {
             permissions.global && Verb::ALL.iter().any(|verb| permissions.has(*verb, name))
         };
