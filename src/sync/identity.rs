@@ -33,7 +33,7 @@ use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
 use crate::domain::value::same_document;
 use crate::store::{
     Base, Conflict, ConflictStatus, Granted, Hold, HoldReason, Reread, Snapshot, Store, StoreError,
-    TrashState, Tx,
+    TrashState, Tx, unless_damaged,
 };
 
 /// What opens an account, and what may be done with it.
@@ -167,11 +167,14 @@ pub fn told_of_same(snapshot: &Snapshot, hold: &Hold, pair: &Pair) -> Result<Vec
     let (Some(local), Some(central)) = (&pair.local, &pair.central) else {
         return Ok(Vec::new());
     };
-    if snapshot.held(&hold.remote_key())?.is_none() {
+    if unless_damaged(snapshot.held(&hold.remote_key()))?.flatten().is_none() {
         // Nobody is at the centre.
         return Ok(Vec::new());
     }
-    let base = snapshot.base(&hold.local_key())?;
+    // Where the row is damaged nothing can be decided either.
+    let Some(base) = unless_damaged(snapshot.base(&hold.local_key()))? else {
+        return Ok(Vec::new());
+    };
     let is_closed = is_closed(hold, local, base.is_none(), snapshot.is_closed_here(&hold.local)?);
     let base = match &base {
         // A record that comes under another id was never agreed on under that.
