@@ -520,7 +520,7 @@ fn duplicate_text(conflict: &Value) -> String {
     facts(&lines)
 }
 
-/// What is said of somebody who has been deleted and whose records are here, with what to do.
+/// A deleted person whose records are here, with what to do.
 fn left_behind_text(conflict: &Value) -> String {
     let account = cell(&conflict["record"]);
     let counts = conflict["counts"].as_object().into_iter().flatten();

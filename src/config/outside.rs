@@ -392,11 +392,11 @@ impl Config {
             Err(_) | Ok(Protection::Full) => None,
             Ok(_) if is_local => None,
             Ok(Protection::NotProved) => Some((
-                "encrypted to whoever answers: certificates are not checked",
+                "encrypted to any server that answers: certificates are not checked",
                 "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
             )),
             Ok(Protection::None) => Some((
-                "not encrypted: whoever is in between reads and changes health records",
+                "not encrypted: anybody in between can read and change health records",
                 "tls=true in the address, or a VPN",
             )),
         })

@@ -214,8 +214,8 @@ impl Table {
         let (_, all) = of_most(holders.iter().copied());
         let longest = all.iter().filter_map(idle).min().map(|(_, number)| number);
         let busy = || {
-            // Whose requests a proxy's new connection is to carry is not known: of somebody who has none, perhaps. It takes
-            // no place of a proxy's connection that carries those of several.
+            // Whose requests a proxy's new connection is to carry is not known: perhaps those of a client without any
+            // connection. It takes no place of a proxy's connection that carries those of several.
             let own = match is_proxy {
                 true => 1,
                 false => holders.iter().filter(|(holder, _)| *holder == newcomer.site()).count(),

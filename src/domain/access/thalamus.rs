@@ -46,8 +46,8 @@ impl Acl {
         ))
     }
 
-    /// A sentence about the functions of the node that the rules give to no role: whoever named some of them may take the others for
-    /// given.
+    /// A sentence about the functions of the node that the rules give to no role: the author of a file that
+    /// names some may take the others for given.
     fn functions_of_nobody(&self) -> Option<String> {
         self.roles.get(ROOT)?;
         let may_use = |permissions: &Permissions, name: &str| {
@@ -56,7 +56,7 @@ impl Acl {
         let nobodys: Vec<&str> = OPERATOR_NAMES
             .iter()
             .copied()
-            // Only whoever runs commands on the machine has these in the node's own rules as well.
+            // Only the operator, who runs commands on the machine, has these in the node's own rules as well.
             .filter(|name| *name != "backups")
             .filter(|name| !self.roles.values().any(|permissions| may_use(permissions, name)))
             .collect();

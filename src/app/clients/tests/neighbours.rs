@@ -173,7 +173,7 @@ async fn a_proxys_connections_count_for_the_clients_they_are_busy_for() {
     let turns: Vec<_> = held.iter().zip(0..).map(|(at, number)| ask(at, client_of(number))).collect();
     let newcomer = connect().expect("of the site that has most");
     assert_eq!((ended(&held), has_ended(&newcomer)), (vec![0], false));
-    // Somebody who comes without the proxy has a place of that site too.
+    // A client that comes without the proxy has a place of that site too.
     let direct = connected(&clients, 5);
     assert_eq!((ended(&held), has_ended(&direct)), (vec![0, 1], false));
     drop(turns);
