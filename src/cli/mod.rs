@@ -30,6 +30,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
@@ -56,6 +57,11 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_REFUSED: u8 = 3;
 /// The centre cannot be reached.
 const EXIT_OFFLINE: u8 = 4;
+
+/// How long a thread for blocking work is kept without any. Such threads take work in turn: with a round every few
+/// seconds, threads that are kept longer than that would never end, each of them with its stack and its part of the
+/// allocator.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
 
 /// A GNU Health federation node that works without a network.
 #[derive(Debug, Parser)]
@@ -247,6 +253,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
     let is_serving = matches!(cli.command, Command::Serve(_));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_keep_alive(IDLE_THREAD)
         .build()
         .context("the runtime could not be started")?;
     if let Command::Setup(args) = cli.command {
