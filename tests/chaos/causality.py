@@ -6,7 +6,7 @@ class Causality:
     """The events of one history, by record, by value and by decision."""
 
     def __init__(self, history):
-        self.late_lines = history.late_lines
+        self.late_lines, self.history = history.late_lines, history
         self.by_record, self.writers, self.by_name, self.dropped = {}, {}, {}, {}
         for event in history.events:
             self.by_record.setdefault(event.record, []).append(event)
@@ -53,13 +53,23 @@ class Causality:
                 continue
             if other.what == "delete" and event.value in other.saw.values():
                 yield other
-            elif other.what == "write" and other.path == event.path and (
+            elif other.what == "write" and other.path == event.path and not self.went_elsewhere(event, other) and (
                     other.seen == event.value and other.value != event.value
                     or other.seen == BLIND and other.end > event.start):
                 yield other
         for other in self.dropped.get(event.value, ()):
             if other.end >= event.start and not (event.strict and other.start == event.start):
                 yield other
+
+    def went_elsewhere(self, event, other):
+        """Says whether a person who was written over another human's has got an id of their own since.
+
+        Then the one who was written over must still be there, with all that was written about them.
+        """
+        humans = [self.history.meant_for(e.value) for e in (event, other) if e.value]
+        return event.record[0] == "people" and len(humans) == 2 and None not in humans \
+            and self.history.root(humans[0]) != self.history.root(humans[1]) \
+            and self.history.has_parted(other.place, event.record[1], other.start)
 
     def known_to(self, delete, write):
         """Says whether a delete had seen a write, or a later value of the same field."""

@@ -23,7 +23,8 @@ Invented. No field may hold a value that was not sent for this field of this rec
 Misplaced. No value may stand in a record of another human than the one it was meant for. The human of a record is the
 one whose tag stands in the name of the owner's person. Exempt are people's own acts: a record that was moved
 knowingly, records that a writer left behind under an account that it gave to another human, and a value that an
-operator chose for this record.
+operator chose for this record; and at a node, as long as it asks its staff whose the account is. A person who was
+written over another one and has got an id of their own since supersedes nothing: the other one must still be there.
 
 Not equal. Every node's export must equal the centre, save for records that this node lists. A node that says that
 everything is up to date must differ in nothing.
@@ -32,9 +33,8 @@ import json
 
 from causality import Causality
 from observation import Complaint, canonical, plain, same_record
-from records import DEMO, KINDS, day_of_birth, flatten, name_of, names_in, path_text, tagged
+from records import DEMO, KINDS, UNTAGGED, day_of_birth, flatten, name_of, names_in, path_text, tagged
 
-UNTAGGED = {"roles", "active", "dob", "gender", "ssn"}
 UP_TO_DATE = "Everything is up to date with the centre."
 
 
@@ -51,9 +51,9 @@ class Check:
     def run(self):
         if self.seen.unrest:
             self.complain("not quiet", ("", ""), (), "", self.seen.unrest)
-        self.check_places("the centre", self.seen.centre, True)
+        self.check_places("the centre", self.seen.centre, None)
         for node in self.seen.nodes:
-            self.check_places(node.name, node.records, False)
+            self.check_places(node.name, node.records, node)
         self.collect_listed()
         self.check_equality()
         self.check_lost()
@@ -80,7 +80,7 @@ class Check:
             name = name_of(person.get("name", "")) if person else None
         return self.history.meant_for(name) if name else None
 
-    def check_places(self, place, records, is_centre):
+    def check_places(self, place, records, node):
         """No invented and no misplaced values. Values of the centre that stand where they belong become visible."""
         people = records.get("people", {})
         for kind, documents in records.items():
@@ -89,9 +89,9 @@ class Check:
             for identifier, document in documents.items():
                 if identifier in DEMO or document.get(KINDS[kind].owner) in DEMO:
                     continue
-                self.check_document(place, kind, identifier, document, people, is_centre)
+                self.check_document(place, kind, identifier, document, people, node)
 
-    def check_document(self, place, kind, identifier, document, people, is_centre):
+    def check_document(self, place, kind, identifier, document, people, node):
         history, record = self.history, (kind, identifier)
         mine = self.human(kind, document, people)
         owner = document.get(KINDS[kind].owner) if KINDS[kind].owner else None
@@ -113,7 +113,9 @@ class Check:
                               f"at {place} it is {plain(leaf)!r}, and {written!r} was written", owner=owner)
             human = history.meant_for(name)
             chosen = (record, name) in history.decided_into
-            if human and mine and history.root(human) != history.root(mine) and not chosen \
+            # Until it is decided whose an account is, a node shows the records of both under it, and says so.
+            is_asked = node is not None and self.is_asked_whose(node, owner)
+            if human and mine and history.root(human) != history.root(mine) and not chosen and not is_asked \
                     and history.root(mine) not in {history.root(h) for h in history.accepted.get(name, ())}:
                 self.complain("misplaced", record, path, name,
                               f"meant for {human}, and at {place} it stands in a record of {mine}",
@@ -125,8 +127,15 @@ class Check:
                 self.complain("invented", record, path, name, f"at {place}, and it was written to another record",
                               self.causality.writer_of(name), owner)
                 continue
-            if is_centre:
+            if node is None:
                 self.visible.add(name)
+
+    @staticmethod
+    def is_asked_whose(node, account):
+        """Says whether a node asks its staff about the human of an account."""
+        return account is not None and any(
+            row.get("type") == "identity" and row.get("status") == "open" and same_record(row, ("people", account))
+            for row in node.conflicts)
 
     def owner_is_known(self, record, owner):
         given = {account.upper() for account in self.history.owners.get(record, ())}
@@ -298,9 +307,7 @@ class Check:
     def has_gone_along(self, event):
         """Says whether the person it was meant for got another id where it was made: what the centre has stays another's."""
         owner = event.record[1] if event.record[0] == "people" else event.owner
-        return owner is not None and any(
-            place == event.place and account.upper() == owner.upper() and at > event.start
-            for place, account, at in self.history.parted)
+        return owner is not None and self.history.has_parted(event.place, owner, event.start)
 
     def check_deletes(self):
         if self.history.restored_deletes or self.history.centre_set_back or self.history.late_lines:

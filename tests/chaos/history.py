@@ -128,6 +128,11 @@ class History:
             human = self.same[human]
         return human
 
+    def has_parted(self, place, account, since):
+        """Says whether a person of this account got another id at this node after a moment."""
+        return any(where == place and who.upper() == account.upper() and at > since
+                   for where, who, at in self.parted)
+
     def meant_for(self, name):
         """Returns the human of a value, through the tag of the content if it is a hash."""
         tag = self.contents.get(name, name)

@@ -7,7 +7,7 @@ import random
 from records import OWNED
 
 THEMES = ("lines", "kills", "centre_kills", "set_back", "set_back_in_round", "images", "clones", "same_id", "reuse",
-          "orphans", "refused", "moves", "many_deletes", "decisions", "contents", "slow_lines")
+          "orphans", "rewrites", "refused", "moves", "many_deletes", "decisions", "contents", "slow_lines")
 
 
 class Action(dict):
@@ -247,6 +247,28 @@ class Plan:
         for one in self.random.sample(range(self.nodes), self.nodes):
             self.add("round", node=one, wait=True)
         self.add("client", node=node, kind="people", id=account, owner=account, way="patch", create=True)
+
+    def rewrites(self):
+        """A node makes another human of a person in place, between records for the one and records for the other."""
+        number, node = self.random.randrange(len(self.accounts)), self.node()
+        account = self.accounts[number]
+        kind = self.random.choice(self.kinds)
+
+        def record(name):
+            self.add("client", 0, node=node, kind=kind, id=f"{kind[:4]}-{number}-{name}", owner=account, way="patch")
+
+        if self.random.random() < 0.5:
+            record(f"before-{len(self.actions)}")
+        if self.random.random() < 0.5:
+            self.add("round", 0, node=node, wait=True)
+        self.add("rewrite", node=node, account=account)
+        for _ in range(self.random.randint(1, 2)):
+            record(f"since-{len(self.actions)}")
+        if self.random.random() < 0.5:
+            self.add("round", node=node, wait=True)
+            record(f"since-{len(self.actions)}")
+        if self.random.random() < 0.5:
+            self.add("decide", node=node)
 
     def refused(self):
         """A unique index at the centre refuses a person with a number that another person has."""

@@ -37,6 +37,9 @@ OWNED = [name for name, kind in KINDS.items() if kind.owner]
 # Fields that clients write. A dot leads into a sub-document, [] marks an array, which is one value.
 FIELDS = ("summary", "info", "detail.a", "detail.b", "items[]")
 
+# Fields of a person, and of all records, that carry no tag.
+UNTAGGED = {"roles", "active", "dob", "gender", "ssn"}
+
 # Records of --demo, the same everywhere. Nobody here writes to them.
 DEMO = {"ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", "ESPGNU777ORG", "ARGBUE111FAV"}
 

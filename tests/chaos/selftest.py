@@ -59,6 +59,8 @@ class Case:
 
 
 A, B, C = "n0-000001:h0", "n1-000002:h0", "legacy-000003:h0"
+# Written for somebody else: the name of their person, and a page.
+OTHER, SINCE = "n0-000004:h1", "n0-000005:h1"
 
 
 def visible(case):
@@ -180,6 +182,34 @@ def chosen_by_an_operator(case):
     case.history.decided_into.add((PAGE, A))
 
 
+def written_over_another(case):
+    """h1 is written over h0 at a node, with a page before and one since, and gets an id of their own."""
+    person = ("people", BOOK)
+    case.write(A, None)
+    first = case.history.events[0].value
+    case.history.humans.add("h1")
+    case.write(OTHER, first, person, ("name",))
+    case.history.gave_owner(("pols", "page-2"), BOOK)
+    case.write(SINCE, None, ("pols", "page-2"))
+    case.history.parted.append(("n0", BOOK, next(case.moment)))
+    case.history.renames.append((BOOK, "NEW01"))
+    case.centre["people"]["NEW01"] = {"_id": "NEW01", "name": OTHER, "dob": day_of_birth("h1")}
+    case.centre["pols"]["page-2"] = {"_id": "page-2", "book": "NEW01", "summary": SINCE}
+    case.page(A)
+
+
+def asked_whose_the_account_is(case):
+    """The same before the decision: the node shows the pages of both under the one who was written last."""
+    written_over_another(case)
+    case.history.parted.clear()
+    theirs = case.centre["people"].pop("NEW01")
+    page = case.centre["pols"].pop("page-2")
+    case.node_differs = True
+    case.node.records = {"people": {BOOK: {**theirs, "_id": BOOK}},
+                         "pols": {**case.centre["pols"], "page-2": {**page, "book": BOOK}}}
+    case.node.conflicts.append({"collection": "people", "record": BOOK, "type": "identity", "status": "open"})
+
+
 def bytes_are_there(case):
     content(case, "1" * 64)
 
@@ -198,7 +228,7 @@ CLEAN = (visible, overwritten_knowingly, in_a_conflict_at_the_centre, in_a_confl
          perhaps_overwritten_and_it_was, never_acknowledged,
          destroyed_by_a_copy, edit_wins_over_delete, moved_with_what_was_seen, decided_against,
          overwritten_by_one_who_never_looks, delete_undone_by_a_centre_set_back, two_are_one,
-         chosen_by_an_operator, bytes_are_there)
+         chosen_by_an_operator, written_over_another, asked_whose_the_account_is, bytes_are_there)
 
 
 def vanished(case):
@@ -312,6 +342,28 @@ def birthday_of_another(case):
     case.centre["people"][BOOK]["dob"] = day_of_birth("h1")
 
 
+def written_over_another_who_is_gone(case):
+    written_over_another(case)
+    del case.centre["people"][BOOK]
+    case.write(None, A)
+    del case.centre["pols"]["page-1"]
+
+
+def taken_along_by_another(case):
+    written_over_another(case)
+    case.page(A, book="NEW01")
+
+
+def goes_on_in_the_book_of_another(case):
+    written_over_another(case)
+    case.centre["pols"]["page-2"]["book"] = BOOK
+
+
+def shown_as_anothers_without_asking(case):
+    asked_whose_the_account_is(case)
+    case.node.conflicts[0]["status"] = "resolved"
+
+
 def differs_unlisted(case):
     refused_and_listed(case)
     case.node.dead.clear()
@@ -351,6 +403,9 @@ FAULTY = {
     without_a_tag: ["invented"], owner_of_nobody: ["invented"], in_another_record: ["invented", "lost"],
     in_the_record_of_another: ["misplaced"], moved_with_what_was_not_seen: ["misplaced"],
     birthday_of_another: ["misplaced"], differs_unlisted: ["not equal"], differs_by_type: ["not equal"],
+    written_over_another_who_is_gone: ["lost"], taken_along_by_another: ["misplaced"],
+    goes_on_in_the_book_of_another: ["misplaced"],
+    shown_as_anothers_without_asking: ["lost", "misplaced", "not equal", "silently overwritten"],
     says_up_to_date: ["says up to date"], bytes_are_missing: ["lost"], never_quiet: ["not quiet"],
 }
 

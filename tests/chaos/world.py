@@ -35,6 +35,8 @@ class World:
         self.serials, self.counter = {}, 0
         self.lock = threading.Lock()
         self.left_behind = {}
+        # Accounts whose person a client of a node has made another human in place: (node, account).
+        self.rewritten = set()
         self.busy = []
         self.many_deleted = False
         self.unrest = []
@@ -134,6 +136,8 @@ class World:
                     self.accounts.append(action["id"])
                 client.change(action["kind"], action["id"], action["owner"], action["way"], action.get("ssn"),
                               action.get("create", False))
+        elif what == "rewrite":
+            Client(self, node, number, chance).rewrite(action["account"])
         elif what == "busy":
             self.start_busy(node, number, chance, action["records"])
         elif what == "legacy":
