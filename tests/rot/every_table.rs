@@ -4,7 +4,7 @@ use super::*;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _};
 
-use super::support::sim::{Backup, Fault, SetBack};
+use super::support::sim::Fault;
 
 type OfRecord = (u8, &'static str);
 
@@ -145,19 +145,13 @@ async fn write(store: &Store, kind: Kind, id: &str, document: Option<Document>) 
     store.transact(move |tx| tx.edit(&key, document.as_ref(), &actor)).await.unwrap();
 }
 
-/// A node with something of everything, and what its centre was then.
-pub(super) struct Scene {
-    pub(super) node: Clinic,
-    pub(super) image: PathBuf,
-    centre: Backup,
-}
+/// A node with something of everything.
+pub(super) struct Scene(Kept);
 
 impl Scene {
     pub(super) async fn new(has_history: bool) -> Scene {
-        let directory = TempDir::new().unwrap();
-        let image = directory.path().join("image");
         let sim = if has_history { Sim::with_history() } else { Sim::default() };
-        let node = Clinic { directory, sim };
+        let node = Clinic { sim, ..Clinic::new() };
         let sim = &node.sim;
         for (id, name) in
             [("ANA01", "Ana"), ("BEA01", "Bea"), ("DEP01", "Dep"), ("UMA01", "Uma"), ("VERA01", "Vera")]
@@ -198,24 +192,29 @@ impl Scene {
         sim.state().write_faults.push_back(Fault::LostAnswer);
         node.round(&store).await;
         drop(store);
-        std::fs::copy(node.file(), &image).unwrap();
-        let centre = node.sim.backup();
-        Scene { node, image, centre }
+        Scene(Kept::of(node))
+    }
+
+    pub(super) fn node(&self) -> &Clinic {
+        &self.0.node
+    }
+
+    pub(super) fn image(&self) -> &Path {
+        &self.0.image
     }
 
     /// As it was; `is_settled`: but for a round since.
     pub(super) async fn set_back(&self, is_settled: bool) {
-        std::fs::copy(&self.image, self.node.file()).unwrap();
-        self.node.sim.restore(self.centre.clone(), SetBack::Files);
+        let node = self.0.set_back();
         if is_settled {
-            let store = self.node.store();
-            self.node.round(&store).await;
+            let store = node.store();
+            node.round(&store).await;
         }
     }
 
     /// Everything is touched at the centre, and somebody unrelated edited here.
     async fn goes_on(&self, store: &Store) {
-        let sim = &self.node.sim;
+        let sim = &self.node().sim;
         let there: Vec<(Kind, Document)> =
             sim.state().records.iter().map(|((kind, _), record)| (*kind, record.clone())).collect();
         for (kind, mut record) in there {
@@ -241,27 +240,27 @@ fn shown(store: &Store, key: &RecordKey) -> Option<Document> {
 async fn a_damaged_row_of_any_table_stops_no_other_record() {
     for (has_history, is_settled) in [(true, false), (true, true), (false, false)] {
         let scene = Scene::new(has_history).await;
-        for place in places(&scene.image) {
+        for place in places(scene.image()) {
             let what = format!("{place:?}, history: {has_history}, settled: {is_settled}");
             scene.set_back(is_settled).await;
-            damage_row(&scene.node.file(), &place);
-            let store = scene.node.store();
+            damage_row(&scene.node().file(), &place);
+            let store = scene.node().store();
             scene.goes_on(&store).await;
             for _ in 0..2 {
-                let report = scene.node.round(&store).await;
+                let report = scene.node().round(&store).await;
                 let is_well = matches!(report.outcome, Outcome::Complete | Outcome::Partial);
                 assert!(is_well, "{what}: {report:?}");
             }
             let phone =
-                scene.node.sim.get(Kind::Person, "UMA01").unwrap().get_str("phone").map(str::to_owned);
+                scene.node().sim.get(Kind::Person, "UMA01").unwrap().get_str("phone").map(str::to_owned);
             assert_eq!(phone.ok().as_deref(), Some("777"), "{what}: an edit of somebody else is sent");
             for key in [RecordKey::new(Kind::Person, "VERA01"), RecordKey::new(Kind::Page, "veras")] {
                 let is_taken = shown(&store, &key).unwrap().contains_key("touched");
                 assert!(is_taken, "{what}: news of {key} is taken");
             }
             // What is in the way is named, if it is still there.
-            let report = scene.node.round(&store).await;
-            let hub: Arc<dyn Hub> = Arc::new(scene.node.sim.clone());
+            let report = scene.node().round(&store).await;
+            let hub: Arc<dyn Hub> = Arc::new(scene.node().sim.clone());
             let reconciler = Reconciler::new(store.clone(), Some(hub), SyncSettings::default());
             let status = reconciler.status().unwrap_or_else(|error| panic!("{what}: {error}"));
             if !store.damaged_rows().is_empty() {

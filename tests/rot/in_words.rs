@@ -69,11 +69,11 @@ fn names_the_tables(store: &Store, report: &Report, what: &str) {
 async fn a_damaged_row_of_any_table_is_named_everywhere_and_fails_no_status_nor_list() {
     let scene = Scene::new(true).await;
     let (mut tried, mut named) = (Vec::new(), Vec::new());
-    for table in tables_with_sums(&scene.image) {
+    for table in tables_with_sums(scene.image()) {
         for loss in [Loss::Sum, Loss::Value, Loss::Key] {
             for nth in 0..ROWS {
                 scene.set_back(false).await;
-                let node = &scene.node;
+                let node = scene.node();
                 let Some(row) = lose(&node.file(), &table, nth, loss) else { break };
                 let store = node.store();
                 // Wrong bits are found at the start; these were written, and are not.
@@ -117,7 +117,7 @@ async fn commands_name_a_damaged_row_of_a_question_and_what_takes_it_out_of_the_
     for table in ["hold", "held", "conflict", "departed", "undecided", "waiting"] {
         for loss in [Loss::Sum, Loss::Key] {
             scene.set_back(false).await;
-            let node = &scene.node;
+            let node = scene.node();
             let row = lose(&node.file(), table, 0, loss).unwrap();
             let store = node.store();
             look_at_all(&store).await;

@@ -324,7 +324,7 @@ fn everything(node: &Clinic, store: &Store) -> String {
     for row in store.read().unwrap().trash().unwrap() {
         text += &row.document.to_string();
     }
-    if let Ok(files) = std::fs::read_dir(node.directory.path().join("damaged")) {
+    if let Ok(files) = std::fs::read_dir(node.damaged()) {
         for file in files {
             text += &std::fs::read_to_string(file.unwrap().path()).unwrap();
         }
@@ -334,12 +334,13 @@ fn everything(node: &Clinic, store: &Store) -> String {
 
 async fn try_loss(
     (scene, has_feed): (Scene, bool),
+    kept: &Kept,
     table: &str,
     nth: usize,
     loss: Loss,
     rounds_before: usize,
 ) -> bool {
-    let node = scene.clinic(has_feed).await;
+    let node = kept.set_back();
     let Some(row) = lose(&node.file(), table, nth, loss) else {
         return false;
     };
@@ -350,20 +351,20 @@ async fn try_loss(
     for _ in 0..rounds_before {
         let report = node.round(&store).await;
         assert_ne!(report.outcome, Outcome::Failed, "{what}: {report:?}");
-        compare(&node, &store, &what);
+        compare(node, &store, &what);
     }
     look_at_all(&store).await;
     set_aside_all(&store, &what).await;
-    compare(&node, &store, &what);
+    compare(node, &store, &what);
     for turn in 0..6 {
         for _ in 0..2 {
             let report = node.round(&store).await;
             assert_ne!(report.outcome, Outcome::Failed, "{what}: {report:?}");
-            compare(&node, &store, &what);
+            compare(node, &store, &what);
             assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new(), "{what}");
         }
         let decided = decide_all(&store, turn).await;
-        compare(&node, &store, &what);
+        compare(node, &store, &what);
         let is_asked_about = !OF_RECORDS.contains(&table);
         assert!(turn > 0 || decided > 0 || !is_asked_about, "{what}: nobody is asked");
         if decided == 0 {
@@ -375,7 +376,7 @@ async fn try_loss(
     let open = store.read().unwrap().open_conflicts_count().unwrap();
     assert_eq!((store.damaged_rows(), open), (Vec::new(), 0), "{what}");
     let (is_record, is_readable) = (OF_RECORDS.contains(&table), matches!(loss, Loss::Sum | Loss::Key));
-    let text = everything(&node, &store);
+    let text = everything(node, &store);
     for token in scene.written() {
         assert!(text.contains(token) || (is_record && !is_readable), "{what}: {token} is lost");
     }
@@ -383,7 +384,8 @@ async fn try_loss(
 }
 
 async fn try_every_table(scene: Scene) {
-    let tables = tables_with_sums(&scene.clinic(true).await.file());
+    let (with_feed, without) = (Kept::of(scene.clinic(true).await), Kept::of(scene.clinic(false).await));
+    let tables = tables_with_sums(&with_feed.image);
     assert!(tables.len() > 20, "{tables:?}");
     let (mut tried, mut of) = (0, BTreeSet::new());
     for table in &tables {
@@ -391,12 +393,12 @@ async fn try_every_table(scene: Scene) {
         for loss in [Loss::Sum, Loss::Value, Loss::Key, Loss::All] {
             for nth in 0..most {
                 let is_of_question = OF_QUESTIONS.contains(&table.as_str());
-                if !try_loss((scene, true), table, nth, loss, 0).await {
+                if !try_loss((scene, true), &with_feed, table, nth, loss, 0).await {
                     break;
                 }
                 if is_of_question {
-                    try_loss((scene, true), table, nth, loss, 2).await;
-                    try_loss((scene, false), table, nth, loss, 0).await;
+                    try_loss((scene, true), &with_feed, table, nth, loss, 2).await;
+                    try_loss((scene, false), &without, table, nth, loss, 0).await;
                 }
                 tried += 1;
                 of.insert(table.clone());
