@@ -66,9 +66,9 @@ use plan::Plan;
 use thalamus_edge::flaw;
 use world::World;
 
-const SEEDS: std::ops::Range<u64> = 1..301;
+const SEEDS: std::ops::Range<u64> = 1..201;
 /// Of those in which only old images come between.
-const SEEDS_CALM: std::ops::Range<u64> = 1..101;
+const SEEDS_CALM: std::ops::Range<u64> = 1..61;
 const SEEDS_LONG: std::ops::Range<u64> = 1..20_001;
 
 /// What a run came to.

@@ -10,10 +10,21 @@ use super::{all_steps, run};
 /// Seeds in which a flaw must be noticed.
 const SEEDS: std::ops::Range<u64> = 1..1001;
 
+/// A seed that noticed a flaw which few seeds do, when it was last looked for: the search begins there. What a seed does changes
+/// with the simulation and the code; then the others are tried.
+fn begins_with(flaw: Option<Flaw>) -> u64 {
+    match flaw {
+        Some(Flaw::DeliveredIgnored) => 106,
+        Some(Flaw::StaleReadApplied) => 23,
+        _ => SEEDS.start,
+    }
+}
+
 /// The first seed that notices, and what it says.
 fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, String)> {
     let steps = all_steps();
-    for seed in SEEDS {
+    let first = begins_with(flaw);
+    for seed in (first..SEEDS.end).chain(SEEDS.start..first) {
         let mut plan = Plan { centre_flaw, ..Plan::of(seed, &steps) };
         match flaw {
             // Where nothing else may have been carried out twice.
