@@ -14,6 +14,15 @@ export PATH
 say() { printf '== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+# timed NAME COMMAND...: runs it and says how long it took; ends with its code.
+timed() {
+    local name=$1 began=$SECONDS result=0
+    shift
+    "$@" || result=$?
+    say "$name took $((SECONDS - began)) s"
+    return "$result"
+}
+
 # debian_install PACKAGE...: by apt-get, where there is one and we may.
 debian_install() {
     command -v apt-get >/dev/null || die "missing: what Debian has in the package $*"
