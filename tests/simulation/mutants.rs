@@ -16,6 +16,7 @@ fn begins_with(flaw: Option<Flaw>) -> u64 {
     match flaw {
         Some(Flaw::DeliveredIgnored) => 106,
         Some(Flaw::StaleReadApplied) => 23,
+        Some(Flaw::UnguardedAck) => 303,
         _ => SEEDS.start,
     }
 }
