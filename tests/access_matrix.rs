@@ -932,6 +932,7 @@ const NODE_ROUTES: &[NodeRoute] = &[
     reads("/sync/conflicts/none", "conflicts", Needs::Name, 404),
     posts("/sync/conflicts/none/resolution", "conflicts", Needs::Name, r#"{"take": "local"}"#, 404),
     posts("/sync/conflicts/none/resolution/trial", "conflicts", Needs::Name, r#"{"take": "local"}"#, 404),
+    posts("/sync/conflicts/trial", "conflicts", Needs::Name, r#"{"decisions": []}"#, 200),
     reads("/sync/dead", "sync", Needs::Global, 200),
     reads("/sync/waiting", "sync", Needs::Global, 200),
     posts("/sync/dead/people:NEW099/retry", "sync", Needs::Global, "", 404),
