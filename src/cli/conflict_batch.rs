@@ -14,11 +14,10 @@ use super::control::{Client, OF_QUESTIONS, segment};
 use super::reconcile::{field_name, record_name, subject_name};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
+use crate::http::conflict_trials::TRIALS_MAX;
 
 /// Conflicts on a page.
 const PAGE_CONFLICTS: usize = 100;
-/// Decisions that the node tries at once.
-const TRIALS_MAX: usize = 5_000;
 /// Conflicts that were not decided and are named; there may be thousands.
 const NAMED_MAX: usize = 20;
 

@@ -20,8 +20,8 @@ use crate::domain::json::{check_values, parse_body};
 use crate::sync::conflict_trials::{Trial, try_in_turn};
 use crate::sync::conflicts::Decision;
 
-/// Decisions that are tried at once: others wait with what they write.
-const TRIALS_MAX: usize = 5_000;
+/// Decisions that are tried at once: others wait with what they write, and a body holds so many values only.
+pub const TRIALS_MAX: usize = 3_000;
 
 /// One decision of the body.
 struct Asked {
@@ -114,4 +114,25 @@ fn parse_asked(body: &Map<String, Value>) -> Result<Vec<Asked>, ApiError> {
     };
     let all: Option<Vec<Asked>> = decisions.iter().map(one).collect();
     all.ok_or_else(|| invalid("each has `id`, `etag`, and `take`: \"local\" or \"central\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_decisions_as_are_tried_fit_into_a_body() {
+        let one = json!({"id": "a".repeat(32), "etag": "\"x\"", "take": "central"});
+        let body = |count: usize| json!({"decisions": vec![one.clone(); count]}).to_string();
+        let asked = |count: usize| parse_asked(&parse_body(body(count).as_bytes()).unwrap());
+        assert_eq!(asked(TRIALS_MAX).unwrap().len(), TRIALS_MAX);
+        assert!(asked(TRIALS_MAX + 1).is_err());
+        for wrong in [
+            json!({}),
+            json!({"decisions": [{"id": "a", "etag": "b"}]}),
+            json!({"decisions": [{"take": "local"}]}),
+        ] {
+            assert!(parse_asked(wrong.as_object().unwrap()).is_err(), "{wrong}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ mod caller;
 mod changes;
 mod conflict_list;
 mod conflict_rights;
-mod conflict_trials;
+pub mod conflict_trials;
 mod conflict_view;
 mod conflicts;
 mod content;
