@@ -220,7 +220,7 @@ pub(super) fn noted_sha256(path: &Path) -> Result<Option<String>, BackupError> {
 
 /// The checksum in the first line of a file as `sha256sum` writes it, `--tag` included: `SHA256 (FILE) = HEX`.
 fn sha256_in(text: &str) -> &str {
-    let line = text.lines().next().unwrap_or_default();
+    let line = text.trim_start().lines().next().unwrap_or_default();
     let tagged = line.strip_prefix("SHA256 (").and_then(|rest| rest.rsplit_once(") = "));
     // A name with a backslash in it is escaped, and a backslash says so.
     let plain = || line.strip_prefix('\\').unwrap_or(line).split_whitespace().next();
@@ -239,7 +239,7 @@ mod tests {
             ("SHA256 (clinic (1).backup) = 0a1b\r\n", "0a1b"),
             ("\\0a1b  a\\nb", "0a1b"),
             ("0a1b", "0a1b"),
-            ("\n0a1b", ""),
+            ("\n0a1b", "0a1b"),
             ("", ""),
         ] {
             assert_eq!(sha256_in(text), hex, "{text:?}");
