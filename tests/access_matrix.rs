@@ -988,7 +988,7 @@ fn node_entries(path: &str, method: &str) -> &'static [&'static str] {
         (_, "/changes" | "/sync/dead" | "/sync/waiting") => &["read /"],
         (_, "/users") => &["list users/"],
         (_, "/emergencies") => &["list emergencies/"],
-        (_, "/sync/conflicts") => &["list conflicts/"],
+        (_, "/sync/conflicts") | ("POST", "/sync/conflicts/trial") => &["list conflicts/"],
         (_, "/trash" | "/trash?person=BOB002") => &["list trash/"],
         (_, path) if path.starts_with("/audit") => &["list audit/"],
         _ => &[],
