@@ -244,7 +244,7 @@ fn rows_at(text: Text, kind: Kind, depth: usize) -> Vec<Found> {
     };
     let mut rows = Vec::new();
     for found in documents {
-        match found.map_err(fault).flatten() {
+        match found.map_err(fault).and_then(|found| found) {
             Ok(text) => rows.append(&mut rows_at(text, kind, depth + 1)),
             Err(wrong) => rows.push(Err(wrong)),
         }
