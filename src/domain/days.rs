@@ -5,7 +5,7 @@
 //!
 //! | in place of | what is written | is stored as |
 //! |---|---|---|
-//! | anything, in a field of days ([`DAY_NAMES`]) | a date with an offset that is a day | the midnight in UTC of that day |
+//! | anything, in a field of days (`DAY_NAMES`) | a date with an offset that is a day | the midnight in UTC of that day |
 //! | a midnight in UTC, in any field | the midnight of a zone with an offset | the midnight in UTC of that day |
 //! | any other moment | a date with an offset | the moment that was written |
 //!

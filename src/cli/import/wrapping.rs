@@ -1,7 +1,7 @@
 //! Floor 5. Rows that stand within something else: in a list that an object has as a member, as APIs answer, or in a list
 //! within a list.
 //!
-//! An object is taken for a wrapping only if its list is called so ([`LIST_NAMES`], a function of JSON, or a kind of record)
+//! An object is taken for a wrapping only if its list is called so (`LIST_NAMES`, a function of JSON, or a kind of record)
 //! and nothing in it names a record: a record may have lists of objects itself.
 
 use std::io::{self, Cursor};
