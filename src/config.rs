@@ -509,7 +509,7 @@ impl Config {
         let named = [&self.central.uri_file, &self.store.key_file, &self.server.key].into_iter().flatten();
         let uri = &self.central.uri.0;
         // It may come from a variable.
-        let has_secret = uri.contains('@') && fs::read_to_string(file).is_ok_and(|text| text.contains(uri));
+        let has_secret = uri.contains('@') && read_text(file).is_ok_and(|text| text.contains(uri));
         named.cloned().chain(has_secret.then(|| file.to_owned())).collect()
     }
 

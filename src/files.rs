@@ -11,6 +11,8 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 /// Whether a file cannot grow: the disk is full, or a quota or a limit of the process is reached.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -25,20 +27,55 @@ const PRIVATE_MODE: u32 = 0o600;
 /// No file that a configuration names is larger, a bundle of authorities included.
 const CONFIGURED_BYTES_MAX: u64 = 4 << 20;
 
-/// Reads a file that a configuration names: a regular one of at most 4 MiB. A device would be read without end, and a
-/// pipe would wait for a writer for ever.
+/// Reads a file that a configuration names: a regular one of at most 4 MiB.
 pub(crate) fn read_configured(path: &Path) -> io::Result<Vec<u8>> {
-    let refusal = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, problem);
-    // Asked before it is opened: to open a device may already do something.
-    if let Some(other) = other_than_regular(fs::metadata(path)?.file_type()) {
-        return Err(refusal(&format!("it is {other}, where a regular file belongs")));
-    }
+    read_bounded(path, CONFIGURED_BYTES_MAX)
+}
+
+/// Reads a regular file of at most `bytes_max` bytes.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(CONFIGURED_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > CONFIGURED_BYTES_MAX {
-        return Err(refusal("it has more than 4 MiB, so it is another file than is meant"));
+    open_regular(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let size = match bytes_max >> 20 {
+            0 => format!("{} KiB", bytes_max >> 10),
+            mib => format!("{mib} MiB"),
+        };
+        return Err(refusal(&format!("it has more than {size}, so it is another file than is meant")));
     }
     Ok(bytes)
+}
+
+/// Opens a regular file to read it. Anything else is an error at once: a device would be read without end, and a pipe
+/// would wait for a writer for ever.
+///
+/// Whatever reads a file opens it here; `tests/architecture.rs` looks for others.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    open_regular_with(path, OpenOptions::new().read(true))
+}
+
+/// [`open_regular`] to read and write it.
+pub(crate) fn open_regular_to_write(path: &Path) -> io::Result<File> {
+    open_regular_with(path, OpenOptions::new().read(true).write(true))
+}
+
+fn open_regular_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let check = |kind: FileType| match other_than_regular(kind) {
+        Some(other) => Err(refusal(&format!("it is {other}, where a regular file belongs"))),
+        None => Ok(()),
+    };
+    // Asked before it is opened: to open a device may already do something.
+    check(fs::metadata(path)?.file_type())?;
+    // Asked again of what was opened: another file may have taken the name meanwhile. With this flag no pipe is waited
+    // for; for regular files it has no meaning.
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = options.custom_flags(without_waiting).open(path)?;
+    check(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+fn refusal(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
 /// Names the kind of a file that is not a regular one.
@@ -173,7 +210,13 @@ pub(crate) fn give_to_owner_of_directory(path: &Path) -> io::Result<()> {
 
 /// Makes names in a directory last.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    open_directory(directory)?.sync_all()
+}
+
+/// Opens a directory; anything else is an error at once.
+pub(crate) fn open_directory(directory: &Path) -> io::Result<File> {
+    let only_directories = i32::try_from(OFlags::DIRECTORY.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(only_directories).open(directory)
 }
 
 /// Lets what is at `path` now keep a second name, with its owner and permissions, in place of what had that name.
@@ -269,7 +312,13 @@ mod tests {
         ] {
             let error = read_configured(&name).unwrap_err().to_string();
             assert!(error.contains(problem), "{name:?}: {error}");
+            if !problem.starts_with("more") {
+                let error = open_regular_to_write(&name).unwrap_err().to_string();
+                assert!(error.contains(problem), "{name:?}: {error}");
+            }
         }
+        assert!(read_bounded(&path("limit"), 4 << 10).unwrap_err().to_string().contains("more than 4 KiB"));
+        assert!(open_directory(&path("fifo")).is_err() && open_directory(directory.path()).is_ok());
         drop(socket);
         assert_eq!(read_configured(&path("link")).unwrap().len() as u64, CONFIGURED_BYTES_MAX);
         assert_eq!(read_configured(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -282,7 +282,7 @@ fn parse_pair(certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Certif
     if provider().key_provider.load_private_key(private.clone_key()).is_err() {
         return Err(file_error(
             key,
-            format!("holds a key that clients do not accept; these they do: {}", pem::KEY_KINDS),
+            format!("holds a key that this program cannot serve with; it can with {}", pem::KEY_KINDS),
         ));
     }
     CertifiedKey::from_der(chain, private, &provider()).map_err(|e| match e {

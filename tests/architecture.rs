@@ -270,6 +270,22 @@ fn requests_write_by_rights_only() {
     assert!(sources.iter().any(|source| source.path == "http/rights.rs" && source.code.contains(UNGUARDED)));
 }
 
+/// Opens a file without asking what kind of file it is.
+const OPENINGS: &[&str] =
+    &["File::open", "OpenOptions::new", "fs::read(", "fs::read_to_string", "pem_file_iter", "from_pem_file"];
+
+/// A pipe in the place of a file would be waited for without end, so all files are opened by one function.
+#[test]
+fn files_are_opened_in_one_place() {
+    for Source { path, code, .. } in sources() {
+        let is_test = path.ends_with("tests.rs") || path.contains("/tests/");
+        let shipped = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for opening in OPENINGS.iter().filter(|_| path != "files.rs" && !is_test) {
+            assert!(!shipped.contains(opening), "src/{path} opens files by {opening}, not by crate::files");
+        }
+    }
+}
+
 #[test]
 fn every_file_says_what_it_hides() {
     for Source { path, text, .. } in sources() {

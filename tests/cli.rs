@@ -8,14 +8,20 @@ mod backups;
 #[path = "cli/centre.rs"]
 mod centre;
 mod cli_support;
+#[path = "cli/closed_users.rs"]
+mod closed_users;
 #[path = "cli/conflicts.rs"]
 mod conflicts;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[path = "cli/encryption.rs"]
 mod encryption;
+#[path = "cli/equal_conflicts.rs"]
+mod equal_conflicts;
 #[path = "cli/exports.rs"]
 mod exports;
+#[path = "cli/import_answers.rs"]
+mod import_answers;
 #[path = "cli/import_deleted.rs"]
 mod import_deleted;
 #[path = "cli/import_losses.rs"]
@@ -33,6 +39,8 @@ mod support;
 
 #[path = "cli/exits.rs"]
 mod exits;
+#[path = "cli/pipes.rs"]
+mod pipes;
 #[path = "cli/proxy.rs"]
 mod proxy;
 #[path = "cli/rot.rs"]

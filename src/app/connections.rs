@@ -5,10 +5,10 @@
 //! certificates need some too.
 
 use std::convert::Infallible;
-use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -27,6 +27,7 @@ use super::proxies::Proxies;
 use super::reading::Readers;
 use super::{HTTP2_STREAM_WINDOW, plain_http};
 use crate::domain::address::AddressPrefix;
+use crate::files::read_configured;
 use crate::http::{Arrivals, Peer, Received, no_host, overloaded};
 
 /// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
@@ -89,7 +90,8 @@ impl Connections {
 /// Read from the kernel's text: a filter of system calls answers `prlimit` in ways that the safe call for
 /// reading does not expect.
 fn descriptors() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let limits = read_configured(Path::new("/proc/self/limits")).ok()?;
+    let limits = String::from_utf8(limits).ok()?;
     let (soft, hard) = open_files(&limits)?;
     let wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT;
     let reachable = hard.min(wanted);

@@ -367,7 +367,7 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
             _ => continue,
         };
         found.push(Listed {
-            checksum: seal::checksum_path(&file).exists(),
+            checksum: seal::has_checksum(&file),
             node: name.node,
             number: name.number,
             created_s: name.created_s,
@@ -382,12 +382,19 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
 
 /// The newest complete backup of this node.
 pub fn newest(settings: &BackupSettings) -> Result<Option<Listed>, BackupError> {
+    Ok(list_own(settings)?.into_iter().rfind(|listed| listed.checksum))
+}
+
+/// The backups of this node in order, those without a checksum among them.
+pub fn list_own(settings: &BackupSettings) -> Result<Vec<Listed>, BackupError> {
     let directory = &settings.directory;
     if !directory.is_dir() {
         settings.may_be_missing()?;
     }
     let own = node_part(&settings.node_name);
-    Ok(list(directory)?.into_iter().rfind(|listed| listed.node == own && listed.checksum))
+    let mut listed = list(directory)?;
+    listed.retain(|listed| listed.node == own);
+    Ok(listed)
 }
 
 /// Whether a backup is the file that was written: its SHA-256 is the one beside it. Reads all of it; what cannot be read is

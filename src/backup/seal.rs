@@ -3,7 +3,6 @@
 //! A node knows only public keys and cannot read its own backups. To check what it has written all the same, it
 //! makes a key for each backup, encrypts to that one as well, reads the file back with it, and forgets it.
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use zeroize::Zeroizing;
 use super::BackupError;
 use super::name::CHECKSUM_ENDING;
 use crate::domain::encoding::utf8;
-use crate::files::suffixed;
+use crate::files::{open_regular, read_bounded, suffixed};
 use crate::store::{Manifest, StreamError, read_backup};
 
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
@@ -23,6 +22,8 @@ const AGE_MAGIC: &[u8] = b"age-encryption.org/";
 const AGE_TAG_BYTES: u64 = 16;
 const AGE_CHUNK_BYTES: u64 = (64 << 10) + AGE_TAG_BYTES;
 const BUFFER_BYTES: usize = 1 << 20;
+/// Largest checksum file that is read.
+const CHECKSUM_BYTES_MAX: u64 = 4 << 10;
 /// Largest file with keys that is read.
 const KEYS_BYTES_MAX: u64 = 64 << 10;
 
@@ -54,8 +55,7 @@ impl Keys {
     /// Reads a file of `AGE-SECRET-KEY-1...` lines, as `backup keygen` and age-keygen write it.
     pub fn read(path: &Path) -> Result<Keys, BackupError> {
         let at = |cause| BackupError::File { path: path.to_owned(), cause };
-        let mut bytes = Zeroizing::new(Vec::new());
-        File::open(path).map_err(at)?.take(KEYS_BYTES_MAX).read_to_end(&mut bytes).map_err(at)?;
+        let bytes = Zeroizing::new(read_bounded(path, KEYS_BYTES_MAX).map_err(at)?);
         let text = utf8(&bytes).map_err(|error| at(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         let no_keys = || BackupError::NoKeys(path.to_owned());
         let mut keys: Vec<Box<dyn age::Identity>> = Vec::new();
@@ -126,7 +126,7 @@ pub(super) fn write(
 pub(super) fn is_encrypted(path: &Path) -> Result<bool, BackupError> {
     let at = |cause| BackupError::File { path: path.to_owned(), cause };
     let mut start = Vec::new();
-    File::open(path).map_err(at)?.take(AGE_MAGIC.len() as u64).read_to_end(&mut start).map_err(at)?;
+    open_regular(path).map_err(at)?.take(AGE_MAGIC.len() as u64).read_to_end(&mut start).map_err(at)?;
     Ok(start == AGE_MAGIC)
 }
 
@@ -137,7 +137,7 @@ pub(super) fn open<T>(
     read: impl FnOnce(&mut dyn Read) -> Result<T, StreamError>,
 ) -> Result<T, BackupError> {
     let unreadable = |cause| BackupError::Unusable { path: path.to_owned(), cause };
-    let file = File::open(path).map_err(|cause| BackupError::File { path: path.to_owned(), cause })?;
+    let file = open_regular(path).map_err(|cause| BackupError::File { path: path.to_owned(), cause })?;
     let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
     if !is_encrypted(path)? {
         return read(&mut file).map_err(unreadable);
@@ -165,7 +165,7 @@ pub(super) fn examine_outside(path: &Path) -> Result<(), BackupError> {
         path: path.to_owned(),
         cause: StreamError::Damaged(what.to_owned()),
     };
-    let file = File::open(path).map_err(at)?;
+    let file = open_regular(path).map_err(at)?;
     let length = file.metadata().map_err(at)?.len();
     let mut file = BufReader::new(file);
     age::Decryptor::new_buffered(&mut file)
@@ -187,7 +187,7 @@ pub(super) fn manifest(path: &Path, keys: Option<&Keys>) -> Result<Manifest, Bac
 /// SHA-256 of the file, in hex.
 pub(super) fn file_sha256(path: &Path) -> Result<String, BackupError> {
     let at = |cause| BackupError::File { path: path.to_owned(), cause };
-    let mut file = File::open(path).map_err(at)?;
+    let mut file = open_regular(path).map_err(at)?;
     let mut sink = Hashing { inner: io::sink(), digest: Sha256::new(), bytes: 0 };
     io::copy(&mut file, &mut sink).map_err(at)?;
     Ok(hex::encode(sink.digest.finalize()))
@@ -198,16 +198,51 @@ pub(super) fn checksum_path(path: &Path) -> PathBuf {
     suffixed(path, CHECKSUM_ENDING)
 }
 
+/// Whether something stands there that could be the checksum of a backup. What cannot be read as one is there too: the
+/// backup counts as damaged then. A directory is nobody's checksum.
+pub(super) fn has_checksum(path: &Path) -> bool {
+    std::fs::metadata(checksum_path(path)).is_ok_and(|about| !about.is_dir())
+}
+
 /// The SHA-256 that stands beside a backup, if there is one.
 pub(super) fn noted_sha256(path: &Path) -> Result<Option<String>, BackupError> {
+    if !has_checksum(path) {
+        return Ok(None);
+    }
     let path = checksum_path(path);
-    match std::fs::read(&path) {
+    match read_bounded(&path, CHECKSUM_BYTES_MAX) {
         // A checksum in another encoding is one that does not fit.
-        Ok(bytes) => {
-            let text = utf8(&bytes).unwrap_or_default();
-            Ok(Some(text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()))
-        }
+        Ok(bytes) => Ok(Some(sha256_in(utf8(&bytes).unwrap_or_default()).to_ascii_lowercase())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(BackupError::File { path, cause }),
+    }
+}
+
+/// The checksum in the first line of a file as `sha256sum` writes it, `--tag` included: `SHA256 (FILE) = HEX`.
+fn sha256_in(text: &str) -> &str {
+    let line = text.trim_start().lines().next().unwrap_or_default();
+    let tagged = line.strip_prefix("SHA256 (").and_then(|rest| rest.rsplit_once(") = "));
+    // A name with a backslash in it is escaped, and a backslash says so.
+    let plain = || line.strip_prefix('\\').unwrap_or(line).split_whitespace().next();
+    tagged.map(|(_, hex)| hex.trim()).or_else(plain).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_read_as_they_are_written() {
+        for (text, hex) in [
+            ("0a1b  clinic.backup\n", "0a1b"),
+            ("0A1B *clinic.backup", "0A1B"),
+            ("SHA256 (clinic (1).backup) = 0a1b\r\n", "0a1b"),
+            ("\\0a1b  a\\nb", "0a1b"),
+            ("0a1b", "0a1b"),
+            ("\n0a1b", "0a1b"),
+            ("", ""),
+        ] {
+            assert_eq!(sha256_in(text), hex, "{text:?}");
+        }
     }
 }

@@ -21,7 +21,8 @@ pub(super) enum BackupCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List the backups in the configured directory. Reads each of them and compares it with its checksum.
+    /// List the backups in the configured directory. Reads each of them and compares it with its checksum; ends with 1 if one
+    /// is damaged.
     List {
         /// Print JSON.
         #[arg(long)]
@@ -87,6 +88,8 @@ fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
         return Ok(Done::text(format!("there is no backup in {}", plain(&directory.display().to_string()))));
     }
     let listed: Vec<_> = listed.into_iter().map(|listed| (backup::is_as_written(&listed), listed)).collect();
+    let is_any_damaged = listed.iter().any(|(is_as_written, _)| *is_as_written == Some(false));
+    let code = if is_any_damaged { EXIT_FAILED } else { 0 };
     if json {
         let rows = listed.iter().map(|(is_as_written, listed)| {
             let mut row = serde_json::to_value(listed)?;
@@ -94,11 +97,12 @@ fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
             Ok(row)
         });
         let rows = rows.collect::<Result<Vec<_>, serde_json::Error>>()?;
-        return Ok(Done::json(&json!({"backups": rows, "warnings": config.backup_warnings()})));
+        let shown = json!({"backups": rows, "warnings": config.backup_warnings()});
+        return Ok(Done::json(&shown).with_code(code));
     }
     warn(config);
     let rows: Vec<_> = listed.iter().map(|(is_as_written, listed)| row(*is_as_written, listed)).collect();
-    Ok(Done::text(table(["FILE", "MADE AT", "BYTES", "ENCRYPTED", "CHECKSUM"], &rows)))
+    Ok(Done::text(table(["FILE", "MADE AT", "BYTES", "ENCRYPTED", "CHECKSUM"], &rows)).with_code(code))
 }
 
 fn row(is_as_written: Option<bool>, listed: &Listed) -> [String; 5] {

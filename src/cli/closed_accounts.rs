@@ -2,8 +2,7 @@
 //! a hub stores `active: false` for everybody. An import keeps them closed.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,9 +10,13 @@ use serde_json::{Value, json};
 
 use super::export::create;
 use crate::domain::record::fold_account;
+use crate::files::read_bounded;
 
 /// What the file is called, without its ending.
 pub(super) const CLOSED_ACCOUNTS: &str = "closed_accounts";
+
+/// No file of accounts is larger: a million of them have 40 MB.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// Its name.
 pub(super) fn closed_file() -> String {
@@ -33,7 +36,10 @@ pub(super) fn write(directory: &Path, ids: &[String]) -> anyhow::Result<()> {
 
 /// Reads the accounts, folded.
 pub(super) fn read(path: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let read = read_bounded(path, BYTES_MAX).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    });
+    let text = read.with_context(|| path.display().to_string())?;
     let mut accounts = BTreeSet::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let row: Value = serde_json::from_str(line).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Floor 5. `conflicts resolve --all`: decides many conflicts, each by a request of its own, as the command for one does.
 //!
 //! Conflicts are listed a page at a time; of those that were looked at, the ids are kept. Each decision is a transaction, and is
-//! made on the version that the page showed: what has changed since is left alone.
+//! made on the version that the page showed: what has changed since is left alone. A dry run has the node try all of them one
+//! after the other, because a decision may depend on those before it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,10 +10,11 @@ use axum::http::{Method, StatusCode};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::control::{Answer, Client, OF_QUESTIONS, segment};
+use super::control::{Client, OF_QUESTIONS, segment};
 use super::reconcile::{field_name, record_name, subject_name};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
+use crate::http::conflict_trials::TRIALS_MAX;
 
 /// Conflicts on a page.
 const PAGE_CONFLICTS: usize = 100;
@@ -33,7 +35,7 @@ pub(super) struct BulkArgs {
     /// Only conflicts whose two values mean the same (docs/SYNC.md, "Values that mean the same").
     #[arg(long, requires = "all", conflicts_with = "id")]
     where_equal_by_meaning: bool,
-    /// Count what would be decided, and decide nothing.
+    /// Count what would be decided, and decide nothing. While the node tries it, writes wait.
     #[arg(long, requires = "all", conflicts_with = "id")]
     dry_run: bool,
 }
@@ -78,6 +80,38 @@ impl Outcomes {
 
     fn left(&self) -> u64 {
         self.changed + self.waiting + self.refused
+    }
+
+    /// Counts what became of a decision, by the answer to it. An error that is not about this conflict ends the command.
+    fn count(&mut self, conflict: &Value, status: StatusCode, answer: &Value) -> anyhow::Result<()> {
+        if status.is_success() {
+            let place = (cell(&conflict["collection"]), subject_name(conflict));
+            *self.decided.entry(place).or_default() += 1;
+            return Ok(());
+        }
+        let why = match answer["error"].as_str() {
+            Some(why) => why.to_owned(),
+            None => status.to_string(),
+        };
+        match status {
+            StatusCode::CONFLICT if answer["code"] == "decision_pending" => self.waiting += 1,
+            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => {
+                self.leave_changed(conflict);
+                return Ok(());
+            }
+            _ if status.is_client_error() => self.refused += 1,
+            _ => {
+                let message = format!("{why}; {} were decided before: run the command again", self.decided());
+                return Err(Failure { code: EXIT_FAILED, message }.into());
+            }
+        }
+        self.leave(conflict, &why);
+        Ok(())
+    }
+
+    fn leave_changed(&mut self, conflict: &Value) {
+        self.changed += 1;
+        self.leave(conflict, "the value has changed since, or somebody else has decided");
     }
 
     fn leave(&mut self, conflict: &Value, why: &str) {
@@ -167,6 +201,7 @@ pub(super) async fn resolve_all(
     let mut outcomes = Outcomes::default();
     // A conflict that is found again meanwhile comes a second time.
     let mut seen = HashSet::new();
+    let mut to_try = Vec::new();
     let mut next = Some(args.first_page());
     while let Some(path) = next {
         let answer = client.get(&path).await?;
@@ -180,10 +215,16 @@ pub(super) async fn resolve_all(
                 outcomes.questions += 1;
             } else if args.path.is_none() && is_about_login(conflict) {
                 outcomes.logins += 1;
-            } else if seen.insert(cell(&conflict["id"])) {
-                decide(client, conflict, side, args.dry_run, &mut outcomes).await?;
+            } else if !seen.insert(cell(&conflict["id"])) {
+            } else if args.dry_run {
+                to_try.push(without_values(conflict));
+            } else {
+                decide(client, conflict, side, &mut outcomes).await?;
             }
         }
+    }
+    for conflicts in to_try.chunks(TRIALS_MAX) {
+        try_all(client, conflicts, side, &mut outcomes).await?;
     }
     let code = if args.dry_run { 0 } else { outcomes.exit_code() };
     let done = match is_json {
@@ -194,53 +235,66 @@ pub(super) async fn resolve_all(
     Ok(done.with_code(code).lacking(damaged, is_json))
 }
 
+/// What is kept of a conflict until it is tried: there may be thousands, and their values may be large.
+fn without_values(conflict: &Value) -> Value {
+    let mut kept = conflict.clone();
+    if let Some(fields) = kept.as_object_mut() {
+        fields.retain(|name, _| {
+            ["id", "type", "collection", "record", "path", "etag", "changed_since"].contains(&name.as_str())
+        });
+    }
+    kept
+}
+
 async fn decide(
     client: &Client,
     conflict: &Value,
     side: &str,
-    is_dry_run: bool,
     outcomes: &mut Outcomes,
 ) -> anyhow::Result<()> {
     if conflict["changed_since"] == true {
-        outcomes.changed += 1;
-        outcomes.leave(conflict, "the value has changed since");
+        outcomes.leave_changed(conflict);
         return Ok(());
     }
-    let shown = format!("/sync/conflicts/{}", segment(&cell(&conflict["id"])));
-    // A node of an earlier version does not know this path, and so decides nothing.
-    let path = format!("{shown}/resolution{}", if is_dry_run { "/trial" } else { "" });
+    let path = format!("/sync/conflicts/{}/resolution", segment(&cell(&conflict["id"])));
     let decision = json!({"take": side});
     let answer = client.send(Method::POST, &path, Some(&decision), conflict["etag"].as_str()).await?;
-    if is_dry_run && answer.status == StatusCode::NOT_FOUND && client.get(&shown).await?.status.is_success() {
-        let message = "the node that is running is of an earlier version, which cannot try a decision: nothing was decided; \
+    outcomes.count(conflict, answer.status, &answer.body)
+}
+
+/// Has the node try these decisions one after the other.
+async fn try_all(
+    client: &Client,
+    conflicts: &[Value],
+    side: &str,
+    outcomes: &mut Outcomes,
+) -> anyhow::Result<()> {
+    // The run would leave these alone without asking.
+    let (changed, asked): (Vec<&Value>, Vec<&Value>) =
+        conflicts.iter().partition(|conflict| conflict["changed_since"] == true);
+    let decision = |conflict: &&Value| json!({"id": conflict["id"], "etag": conflict["etag"], "take": side});
+    let body = json!({"decisions": asked.iter().map(decision).collect::<Vec<_>>()});
+    let answer = client.send(Method::POST, "/sync/conflicts/trial", Some(&body), None).await?;
+    if matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        let message = "the node that is running is of an earlier version, which cannot try decisions: nothing was decided; \
                        restart the node, then run the command again";
         return Err(Failure { code: EXIT_REFUSED, message: message.to_owned() }.into());
     }
-    if !answer.status.is_success() {
-        return leave(answer, conflict, outcomes);
+    let answer = answer.accepted()?;
+    let tried = answer["outcomes"].as_array().map_or(&[][..], |tried| tried);
+    if tried.len() != asked.len() {
+        let message = "the node did not say what becomes of each decision".to_owned();
+        return Err(Failure { code: EXIT_FAILED, message }.into());
     }
-    let place = (cell(&conflict["collection"]), subject_name(conflict));
-    *outcomes.decided.entry(place).or_default() += 1;
-    Ok(())
-}
-
-/// Counts a conflict that was not decided. An error that is not about this conflict ends the command.
-fn leave(answer: Answer, conflict: &Value, outcomes: &mut Outcomes) -> anyhow::Result<()> {
-    let (status, code) = (answer.status, cell(&answer.body["code"]));
-    let why = match answer.body["error"].as_str() {
-        Some(why) => why.to_owned(),
-        None => status.to_string(),
-    };
-    match status {
-        StatusCode::CONFLICT if code == "decision_pending" => outcomes.waiting += 1,
-        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => outcomes.changed += 1,
-        _ if status.is_client_error() => outcomes.refused += 1,
-        _ => {
-            let decided = outcomes.decided();
-            let message = format!("{why}; {decided} were decided before: run the command again");
-            return Err(Failure { code: EXIT_FAILED, message }.into());
+    let mut tried = tried.iter();
+    for conflict in conflicts {
+        if changed.contains(&conflict) {
+            outcomes.leave_changed(conflict);
+        } else if let Some(outcome) = tried.next() {
+            let status = outcome["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+            let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+            outcomes.count(conflict, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), outcome)?;
         }
     }
-    outcomes.leave(conflict, &why);
     Ok(())
 }

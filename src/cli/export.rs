@@ -29,7 +29,7 @@ use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::content::{Content, has_content};
 use crate::domain::record::Kind;
-use crate::files::create_private;
+use crate::files::{create_private, sync_directory};
 use crate::store::{
     DamagedRow, Left, Part, Snapshot, Store, StoreError, StoredRecord, read_what_is_left, unless_damaged,
 };
@@ -113,9 +113,7 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
             written.push(Exported { collection, file: kept_file(collection), records });
         }
     }
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .with_context(|| directory.display().to_string())?;
+    sync_directory(directory).with_context(|| directory.display().to_string())?;
     eprintln!(
         "warning: {} holds health records and password hashes in clear: keep it as safe as the node",
         plain(&directory.display().to_string())

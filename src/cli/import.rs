@@ -4,7 +4,7 @@
 //! changes hands. What is stored already is never overwritten unless `--replace` says so, and one bad document does not
 //! keep the others out: it is named, and the exit code says that there was something that was not taken.
 //!
-//! `sources` finds the files, `reader` takes them apart, `record` makes records of their rows, `writing` writes
+//! `sources` finds the files, `reader` takes them apart, `wrapping` finds lists in answers, `record` makes records of their rows, `writing` writes
 //! them, `reasons` says why some are not, `report` what became of all.
 
 mod reader;
@@ -12,11 +12,11 @@ mod reasons;
 mod record;
 mod report;
 mod sources;
+mod wrapping;
 mod writing;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ use crate::domain::access::Actor;
 use crate::domain::content::Content;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{Owner, PERSON_ID_CHARS_MAX, PERSON_ID_CHARS_MIN, is_account};
+use crate::files::open_regular;
 use crate::store::{Store, StoreError, Trial};
 use reader::{Format, rows_of};
 use record::{Item, MissingBytes, Rules, read_item};
@@ -45,8 +46,6 @@ use writing::{Terms, Verdict, Written, hash_of, write_one};
 
 pub(super) use record::read_exported;
 
-/// How many ids that are no account are named.
-const NO_ACCOUNTS_TOLD_MAX: usize = 5;
 /// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -113,7 +112,6 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
         central_roles: config.accounts.central_roles.clone(),
         roles_to_grant: BTreeSet::new(),
         people_to_grant: 0,
-        no_accounts: Vec::new(),
         others: BTreeSet::new(),
         terms: Arc::new(Terms {
             is_replacing: args.replace,
@@ -199,8 +197,6 @@ struct Importer {
     /// Roles that imported people have and that count only where they are granted.
     roles_to_grant: BTreeSet<String>,
     people_to_grant: u64,
-    /// The first of the ids that are no account.
-    no_accounts: Vec<String>,
     /// Accounts, folded, that are somebody else's here than in the files.
     others: BTreeSet<String>,
     terms: Arc<Terms>,
@@ -318,10 +314,14 @@ impl Importer {
             if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Restored) {
                 tally.folded += u64::from(key.id != item.id);
                 tally.of_unknown += u64::from(is_of_unknown);
-                let is_nobodys = key.kind == Kind::Person && !is_account(&key.id);
-                tally.no_account += u64::from(is_nobodys);
-                if is_nobodys && self.no_accounts.len() < NO_ACCOUNTS_TOLD_MAX {
-                    self.no_accounts.push(plain(&key.id));
+                if key.kind == Kind::Person && !is_account(&key.id) {
+                    tally.no_account += 1;
+                    let message = format!(
+                        "{:?}: taken, but nobody can log in with this id: an account has {PERSON_ID_CHARS_MIN} to \
+                         {PERSON_ID_CHARS_MAX} letters and digits",
+                        key.id
+                    );
+                    self.tell(path, item.place, &message);
                 }
                 self.note_roles(&key, &item.document)?;
             }
@@ -419,12 +419,14 @@ impl Importer {
     /// Takes uploaded bytes; false if they are not what their name says.
     async fn content(&mut self, path: &Path, sha256: &str) -> anyhow::Result<bool> {
         let shown = || path.display().to_string();
-        let length = fs::metadata(path).with_context(shown)?.len();
+        let mut file = open_regular(path).with_context(shown)?;
+        let length = file.metadata().with_context(shown)?.len();
         if length > self.content_bytes_max {
             eprintln!("{}: larger than api.content_limit_bytes allows", plain(&shown()));
             return Ok(false);
         }
-        let bytes = fs::read(path).with_context(shown)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(self.content_bytes_max).read_to_end(&mut bytes).with_context(shown)?;
         if hex::encode(Sha256::digest(&bytes)) != sha256 {
             eprintln!("{}: the bytes are damaged: their SHA-256 is another one", plain(&shown()));
             return Ok(false);
@@ -465,13 +467,7 @@ impl Importer {
         }
         let no_account = sum(|tally| tally.no_account);
         if no_account > 0 {
-            let more = no_account.saturating_sub(self.no_accounts.len() as u64);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            eprintln!(
-                "note: {no_account} people have ids with which nobody can log in (an account has {PERSON_ID_CHARS_MIN} to \
-                 {PERSON_ID_CHARS_MAX} letters and digits): {}{more}",
-                self.no_accounts.join(", ")
-            );
+            eprintln!("note: {no_account} people have ids with which nobody can log in");
         }
         if self.people_to_grant > 0 {
             let roles: Vec<_> = self.roles_to_grant.iter().map(|role| plain(role)).collect();

@@ -54,8 +54,8 @@ pub struct Documents<R> {
     input: R,
     place: Place,
     form: Form,
-    /// The array is the member of an object.
-    is_member: bool,
+    /// How many objects are open around the array.
+    depth: usize,
     /// Where a comment begins that does not end.
     comment: Option<Place>,
 }
@@ -82,17 +82,23 @@ impl<R: BufRead> Iterator for Documents<R> {
 impl<R: BufRead> Documents<R> {
     pub fn new(input: R) -> Documents<R> {
         let place = Place { line: 1, column: 1 };
-        Documents { input, place, form: Form::Unknown, is_member: false, comment: None }
+        Documents { input, place, form: Form::Unknown, depth: 0, comment: None }
     }
 
-    /// The documents of an array that is a member of an object, as in `{"rows": [...]}`; `before` bytes stand before it.
-    pub(super) fn of_member(input: R, before: usize) -> io::Result<Documents<R>> {
-        let mut documents = Documents::new(input);
+    /// The documents of a part of a file that begins at `place`.
+    pub(super) fn starting_at(input: R, place: Place) -> Documents<R> {
+        Documents { place, form: Form::Lines, ..Documents::new(input) }
+    }
+
+    /// The documents of an array that is a member of an object, as in `{"rows": [...]}`. `before` bytes stand before it, and
+    /// `depth` objects are open there.
+    pub(super) fn of_member(input: R, place: Place, before: usize, depth: usize) -> io::Result<Documents<R>> {
+        let mut documents = Documents::starting_at(input, place);
         for _ in 0..before {
             documents.peek()?;
             documents.bump();
         }
-        (documents.form, documents.is_member) = (Form::Lines, true);
+        documents.depth = depth;
         Ok(documents)
     }
 
@@ -200,10 +206,11 @@ impl<R: BufRead> Documents<R> {
     fn end_array(&mut self) -> io::Result<Option<Result<Text, Wrong>>> {
         self.bump();
         self.form = Form::Lines;
-        if std::mem::take(&mut self.is_member) {
+        let depth = std::mem::take(&mut self.depth);
+        if depth > 0 {
             let place = self.place;
-            let after = self.read_object(false, 1)?;
-            if !after.is_ok_and(|text| is_without_records(&text.bytes)) {
+            let after = self.read_object(false, depth)?;
+            if !after.is_ok_and(|text| is_without_records(&text.bytes, depth)) {
                 let message = "what stands beside the rows was not read".to_owned();
                 return Ok(Some(Err(Wrong { place, message })));
             }
@@ -211,6 +218,7 @@ impl<R: BufRead> Documents<R> {
         self.skip_blank()?;
         match self.peek()? {
             None | Some(b'{' | b'[') => Ok(None),
+            Some(b',') if depth > 0 => Ok(None),
             Some(_) => {
                 self.form = Form::Ended;
                 Ok(Some(Err(self.wrong("something follows the array; the rest was not read"))))
@@ -349,17 +357,25 @@ enum Within {
     Comment(bool),
 }
 
-/// Whether the end of an object, without its opening brace, has neither documents nor lists, nor is one itself.
-fn is_without_records(rest: &[u8]) -> bool {
-    let mut text = b"{".to_vec();
+/// Whether the end of an object, without its opening brace, has neither records nor lists. `depth`: how many objects end
+/// there, each within the next.
+pub(super) fn is_without_records(rest: &[u8], depth: usize) -> bool {
+    let mut text = b"{\"\":".repeat(depth.saturating_sub(1));
+    text.push(b'{');
     let start = rest.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(rest.len());
     let rest = rest.get(start..).unwrap_or_default();
     text.extend_from_slice(rest.strip_prefix(b",").unwrap_or(rest));
-    match parse_shell(&text) {
-        Ok(Value::Object(fields)) => fields.iter().all(|(name, value)| {
-            name != "_id" && name != "id" && !matches!(value, Value::Object(_) | Value::Array(_))
-        }),
-        _ => false,
+    parse_shell(&text).is_ok_and(|value| is_plain_value(&value))
+}
+
+/// Whether a value is no record, and has neither records nor lists in it.
+pub(super) fn is_plain_value(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().all(|(name, value)| name != "_id" && name != "id" && is_plain_value(value))
+        }
+        Value::Array(_) => false,
+        _ => true,
     }
 }
 

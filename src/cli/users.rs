@@ -132,7 +132,11 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
         true => about_roles(config, failure),
         false => failure,
     })?;
-    let mut text = format!("{} logs in here as {}", cell(&added["id"]), plain(&args.roles.join(", ")));
+    let (id, roles) = (cell(&added["id"]), plain(&args.roles.join(", ")));
+    let mut text = match added["active"] == false {
+        true => format!("{id} has these roles here: {roles}"),
+        false => format!("{id} logs in here as {roles}"),
+    };
     if added["kept_roles"].is_array() {
         text += &format!(
             ", and as {}: the record of this person says so, on all nodes, and only a change of it takes that away",
@@ -142,6 +146,7 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
     if args.link {
         text += &format!("\n{}", shown_link(&client.base_url(config), &added["link"]));
     }
+    text += &closed_note(&added["active"], &id);
     Ok(Done::text(text))
 }
 
@@ -159,7 +164,18 @@ async fn link(config: &Config, id: &str) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let path = format!("/users/{}/link", named(id)?);
     let made = client.post(&path, &json!({})).await?.accepted()?;
-    Ok(Done::text(shown_link(&client.base_url(config), &made)))
+    Ok(Done::text(shown_link(&client.base_url(config), &made) + &closed_note(&made["active"], id)))
+}
+
+/// Says that an account is closed. `active`: whether it is open, if the node says so.
+fn closed_note(active: &Value, id: &str) -> String {
+    if *active != Value::Bool(false) {
+        return String::new();
+    }
+    format!(
+        "\nthe account is closed: nobody logs in with it before `thalamus-edge user enable {}`",
+        plain(id)
+    )
 }
 
 /// A link below the address at which clients find the node.
@@ -188,9 +204,14 @@ async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Resul
 
 /// Whether somebody can log in with the account as far as its password goes: those who have none are not listed.
 async fn has_password(client: &Client, id: &str) -> anyhow::Result<bool> {
+    Ok(listed_user(client, id).await?.is_some())
+}
+
+/// The account as `user list` knows it.
+async fn listed_user(client: &Client, id: &str) -> anyhow::Result<Option<Value>> {
     let users = client.get("/users").await?.accepted()?;
-    let is_it = |user: &Value| user["id"].as_str().is_some_and(|listed| listed.eq_ignore_ascii_case(id));
-    Ok(users.as_array().is_some_and(|users| users.iter().any(is_it)))
+    let is_it = |user: &&Value| user["id"].as_str().is_some_and(|listed| listed.eq_ignore_ascii_case(id));
+    Ok(users.as_array().and_then(|users| users.iter().find(is_it)).cloned())
 }
 
 /// Opens the accounts of people that came here inactive, each as `user enable ACCOUNT` does.
@@ -259,7 +280,8 @@ async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
     let password = if args.password_stdin { password_line()? } else { ask_password()? };
     let path = format!("/users/{}/password", named(&args.id)?);
     client.post(&path, &json!({"password": *password})).await?.accepted()?;
-    Ok(Done::text(format!("the password of {} is set", plain(&args.id))))
+    let active = listed_user(&client, &args.id).await?.map_or(Value::Null, |user| user["active"].clone());
+    Ok(Done::text(format!("the password of {} is set{}", plain(&args.id), closed_note(&active, &args.id))))
 }
 
 async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {

@@ -71,6 +71,7 @@ impl Loaded {
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
+        examined.warnings.extend(self.without_effect());
         examined.warnings.extend(self.open_secrets());
         if let Ok(Some((finding, remedy))) = self.config.centre_weakness() {
             examined.warnings.push(format!("the way to the centre is {finding}; {remedy}"));
@@ -98,6 +99,24 @@ impl Loaded {
             self.schedules().into_iter().chain(self.reserve()).chain(self.backup_directory());
         examined.faults.extend(serving_without.map(Fault::not_stopping));
         examined
+    }
+
+    /// Keys that are set and do nothing because of another one: somebody may rely on them.
+    fn without_effect(&self) -> Vec<String> {
+        let server = &self.config.server;
+        let without_proxies = server
+            .trusted_proxies
+            .is_empty()
+            .then_some("without `server.trusted_proxies`: no proxy is believed");
+        let without_tls =
+            (!server.tls).then_some("with `server.tls = false`: the node serves no certificate");
+        let keys = [
+            ("server.proxy_header", without_proxies),
+            ("server.certificate", without_tls),
+            ("server.key", without_tls),
+        ];
+        let idle = keys.into_iter().filter(|(key, _)| self.origins.has(key));
+        idle.filter_map(|(key, why)| Some(format!("`{key}` does nothing {}", why?))).collect()
     }
 
     /// Files with a password or a key that everybody may read. The store's key is a fault then.

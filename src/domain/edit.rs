@@ -156,7 +156,7 @@ fn adopt_field(
         }
         _ => {
             let adopted = adopt_like(value, old, former_dates.as_slice(), key)?;
-            Ok(keep_written_days(schema, &[key.to_owned()], value, old, adopted))
+            Ok(keep_written_days(key, value, old, adopted))
         }
     }
 }

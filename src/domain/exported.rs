@@ -102,13 +102,18 @@ fn name_of(schema: &Schema) -> &'static str {
     }
 }
 
+/// Whether PostgreSQL calls a column of JSON so that a query gives no name.
+pub fn is_json_function(name: &str) -> bool {
+    JSON_FUNCTIONS.contains(&name)
+}
+
 /// The columns that a heading names.
 pub fn columns_named(kind: Kind, names: &[String]) -> Result<Vec<Column>, String> {
     let schema = kind.schema();
     let mut columns = Vec::new();
     for name in names {
         let name = name.trim().to_ascii_lowercase();
-        let is_json = JSON_FUNCTIONS.contains(&name.as_str());
+        let is_json = is_json_function(&name);
         let column = column_named(schema, &name).or(is_json.then_some(Column::Data));
         let column = column.ok_or_else(|| format!("the column `{name}` is not one of Thalamus's table"))?;
         if columns.contains(&column) {
@@ -128,7 +133,7 @@ pub fn is_heading(cells: &[Cell]) -> bool {
     cells.iter().any(|cell| match cell {
         Cell::Text(name) => {
             let name = name.trim().to_ascii_lowercase();
-            name == "data" || JSON_FUNCTIONS.contains(&name.as_str())
+            name == "data" || is_json_function(&name)
         }
         Cell::Null | Cell::Object(_) => false,
     })
@@ -328,6 +333,13 @@ pub fn take(kind: Kind, mut fields: Map<String, Value>, owner: Option<&str>) -> 
                  row_to_json(r) FROM (SELECT id, data FROM ...) r",
                 others.join(", ")
             ));
+        }
+        let is_column = |name: &String| name != "_id" && column_named(schema, name).is_some();
+        let is_of_table = has_table(schema) && fields.keys().all(is_column);
+        if is_of_table
+            && matches!(fields.get("data"), Some(Value::Array(list)) if list.iter().any(Value::is_object))
+        {
+            return Err("data: a list stands where the row has one document".to_owned());
         }
         return take_flat(schema, fields, owner);
     }

@@ -261,10 +261,10 @@ fn birth_of(value: &Bson) -> Birth {
     moment_of(value).map_or_else(|| Birth::Unread(value.to_string()), born_at)
 }
 
-/// The day that is written by a clock of a zone other than UTC: such clocks show the day, whatever the hour. `None` where
-/// UTC was written or meant.
+/// The day that is written by a clock of a zone other than UTC: such clocks show the day, whatever the hour. So does
+/// 24:00, the end of a day, in every zone. `None` where UTC was written or meant.
 pub(super) fn written_birth_day(date: WrittenDate) -> Option<NaiveDate> {
-    (date.offset_seconds != 0).then(|| date.local.date())
+    (date.offset_seconds != 0 || date.is_end_of_day()).then(|| date.written_day())
 }
 
 /// Whether a birth at a moment of UTC may be one of that day.
@@ -276,7 +276,7 @@ fn birth_in(text: &str) -> Birth {
     match written_date(text) {
         // Only what is written in UTC may be the midnight of another zone.
         Some(date) if date.has_zone && written_birth_day(date).is_none() => born_at(date.local),
-        Some(date) => Birth::Day(date.local.date()),
+        Some(date) => Birth::Day(date.written_day()),
         None => Birth::Unread(plain_text(&plain_date(text))),
     }
 }

@@ -35,8 +35,6 @@ pub struct Schema {
     pub last_writer_fields: &'static [&'static str],
     /// Fields that are never shown and never copied into conflict records.
     pub secret_fields: &'static [&'static str],
-    /// Fields that hold a day and no moment, also where a BSON date is stored (`days.rs`).
-    pub day_fields: &'static [&'static str],
     /// Fields that PUT keeps when the body leaves them out.
     pub kept_by_put: &'static [&'static str],
     pub routes: &'static [Route],
@@ -106,7 +104,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: &["password"],
-        day_fields: &["dob"],
         kept_by_put: &["password", "roles", "active"],
         routes: &[
             Route { path: "/people", acl: "people", shape: Shape::Collection },
@@ -125,7 +122,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/pols/{person_id}", acl: "book", shape: Shape::OfPerson },
@@ -144,7 +140,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: &["content"],
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: &["content"],
         routes: &[
             Route { path: "/personal-documents", acl: "personaldocs", shape: Shape::Collection },
@@ -166,7 +161,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/domiciliary-units", acl: "domiciliaryunits", shape: Shape::Collection },
@@ -185,7 +179,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/institutions", acl: "institutions", shape: Shape::Collection },
@@ -204,7 +197,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/encounters", acl: "encounters", shape: Shape::Collection },
@@ -223,7 +215,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/events", acl: "events", shape: Shape::Collection },
@@ -242,7 +233,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/measurements", acl: "measurements", shape: Shape::Collection },
@@ -261,7 +251,6 @@ pub const SCHEMAS: [Schema; 9] = [
         whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
-        day_fields: NONE,
         kept_by_put: NONE,
         routes: &[
             Route { path: "/hospitalizations", acl: "hospitalizations", shape: Shape::Collection },

@@ -58,6 +58,7 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Get, "/sync/conflicts/{id}", Needs::Name("conflicts")),
     (Verb::Post, "/sync/conflicts/{id}/resolution", Needs::Name("conflicts")),
     (Verb::Post, "/sync/conflicts/{id}/resolution/trial", Needs::Name("conflicts")),
+    (Verb::Post, "/sync/conflicts/trial", Needs::Name("conflicts")),
     (Verb::Get, "/sync/waiting", Needs::Global("sync")),
     (Verb::Get, "/sync/dead", Needs::Global("sync")),
     (Verb::Post, "/sync/dead/{id}/retry", Needs::Global("sync")),

@@ -417,7 +417,7 @@ fn shown_in_list(
             let Some(conflict) = snapshot.conflict(id)? else {
                 return Ok(None);
             };
-            let shown = Case::in_list(snapshot, conflict)?.shown(node, Some(LIST_VALUE_BYTES_MAX));
+            let shown = Case::in_list(node, snapshot, conflict)?.shown(node, Some(LIST_VALUE_BYTES_MAX));
             conflict_view::text_of(&shown, LIST_VALUE_BYTES_MAX).map(Some)
         }
         _ => Ok(None),

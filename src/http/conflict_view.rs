@@ -1,7 +1,7 @@
 //! Floor 4. Conflicts as JSON, written from the bytes that the store holds: values may have megabytes, and many may
 //! be listed.
 
-use bson::{Bson, RawBsonRef, RawDocument};
+use bson::{Bson, RawBson, RawBsonRef, RawDocument};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -254,6 +254,12 @@ fn etag(head: &Conflict, current: Option<RawBsonRef<'_>>) -> String {
         }
     }
     format!("\"{}\"", hex::encode(&digest.finalize()[..16]))
+}
+
+/// The tag of [`ConflictView::etag`] of a conflict as it is in a transaction; `None` if the value is none of MongoDB's.
+pub(super) fn etag_of(conflict: &Conflict, current: Option<&Bson>) -> Option<String> {
+    let current = current.map(|current| RawBson::try_from(current.clone())).transpose().ok()?;
+    Some(etag(conflict, current.as_ref().map(RawBson::as_raw_bson_ref)))
 }
 
 /// Looks at a conflict about a value with the record that it is about; `None` if there is no such conflict. A list shows it

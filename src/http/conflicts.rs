@@ -113,7 +113,7 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
         return Ok(Found::Value(seen));
     }
     let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
-    Case::read(snapshot, conflict).map(Box::new).map(Found::Identity)
+    Case::read(node, snapshot, conflict).map(Box::new).map(Found::Identity)
 }
 
 fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Document>, ApiError> {
@@ -193,7 +193,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
     }
     match found {
         Found::Identity(_) if IS_TRIAL => {
-            return Err(ApiError::invalid("", "Only decisions about values and records can be tried"));
+            return Err(ApiError::invalid("", ONLY_VALUES_TRIED));
         }
         Found::Value(_) => {}
         Found::Identity(case) => {
@@ -236,20 +236,34 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
             Err(ApiError::Hidden(_)) => Ok(StatusCode::NO_CONTENT.into_response()),
             answer => answer,
         },
-        Err(ResolveError::Unknown) => Err(absent()),
-        Err(ResolveError::Resolved(_)) => {
-            Err(moved(&node, &caller, at.id(), "The conflict has been resolved already"))
-        }
-        Err(ResolveError::Moved { .. }) => {
-            Err(moved(&node, &caller, at.id(), "The value has changed meanwhile"))
-        }
-        Err(ResolveError::Invalid { field, .. }) if field == FORBIDDEN => Err(ApiError::Forbidden),
-        Err(ResolveError::Invalid { field, message }) if field == TOO_LARGE => {
-            Err(ApiError::TooLarge(message))
-        }
-        Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
-        Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
-        Err(ResolveError::Store(error)) => Err(error.into()),
+        Err(error) => Err(refused(error, |message| moved(&node, &caller, at.id(), message))),
+    }
+}
+
+/// What the answer to a decision is that was not carried out. `moved` answers where what was decided on has changed.
+pub(super) fn refused(error: ResolveError, moved: impl FnOnce(&str) -> ApiError) -> ApiError {
+    match error {
+        ResolveError::Unknown => absent(),
+        ResolveError::Resolved(_) => moved("The conflict has been resolved already"),
+        ResolveError::Moved { .. } => moved("The value has changed meanwhile"),
+        ResolveError::Invalid { field, .. } if field == FORBIDDEN => ApiError::Forbidden,
+        ResolveError::Invalid { field, message } if field == TOO_LARGE => ApiError::TooLarge(message),
+        ResolveError::Invalid { field, message } => ApiError::Invalid { field, message },
+        ResolveError::Held { conflict } => ApiError::DecisionPending { conflict },
+        ResolveError::Store(error) => error.into(),
+    }
+}
+
+/// An error unless the id names a conflict about a value or a record of which the caller may know.
+pub(super) fn check_value_conflict(
+    node: &Node,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    id: &str,
+) -> Result<(), ApiError> {
+    match find_in(node, caller, snapshot, id)? {
+        Found::Value(_) => Ok(()),
+        Found::Identity(_) | Found::Standing(_) => Err(ApiError::invalid("", ONLY_VALUES_TRIED)),
     }
 }
 
@@ -275,6 +289,7 @@ async fn read_decision(
     Ok((body, Arc::new(work)))
 }
 
+const ONLY_VALUES_TRIED: &str = "Only decisions about values and records can be tried";
 /// Marks a refusal that is about rights rather than content.
 const FORBIDDEN: &str = "$forbidden";
 /// Marks a refusal that is about the size of the record.
@@ -338,7 +353,8 @@ fn parse_decision(
             let versions = [&conflict.base, &conflict.local, &conflict.central];
             let others: Vec<&Bson> = versions.into_iter().flatten().filter(|_| is_empty).collect();
             let adopted = adopt_like(value, stored, &others, &conflict.path.join("."))?;
-            let value = keep_written_days(conflict.key.kind.schema(), &conflict.path, value, stored, adopted);
+            let field = conflict.path.last().map_or("", String::as_str);
+            let value = keep_written_days(field, value, stored, adopted);
             if conflict.path.is_empty() {
                 whole_record(conflict, current, value)
             } else {
@@ -400,7 +416,7 @@ fn check_seen(
 }
 
 /// A decision needs the right to make the same change directly.
-fn check_allowed(
+pub(super) fn check_allowed(
     acl: &Acl,
     who: &Principal,
     conflict: &Conflict,

@@ -136,6 +136,11 @@ impl ApiError {
         ApiError::Invalid { field: field.to_owned(), message: message.into() }
     }
 
+    /// What the response says, as a part of another one.
+    pub(super) fn shown(&self) -> Value {
+        self.problem().body
+    }
+
     fn problem(&self) -> Problem {
         let (status, code, message): (StatusCode, &'static str, String) = match self {
             ApiError::NotJson(message) => (StatusCode::BAD_REQUEST, "not_json", message.clone()),

@@ -41,21 +41,21 @@ pub(super) struct Case {
 }
 
 impl Case {
-    pub(super) fn read(snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
+    pub(super) fn read(node: &Node, snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
         let Some((hold, pair)) = hold_of(snapshot, &conflict)? else {
             return Ok(Case::as_found(conflict));
         };
         let own = snapshot.going_along_count(&hold)?;
         let waiting = snapshot.held_of(&hold.account)?;
         let held = waiting.iter().filter(|key| key.kind != Kind::Person).count() as u64;
-        let if_same = told_of_same(snapshot, &hold, &pair)?;
+        let if_same = told_of_same(snapshot, &hold, &pair, node.settings.active_from_centre)?;
         Ok(Case { conflict, hold: Some(hold), pair, own, held, if_same })
     }
 
     /// The same in a list: where a row is damaged that tells who the two are now, they are as they were found.
-    pub(super) fn in_list(snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
+    pub(super) fn in_list(node: &Node, snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
         if unless_damaged(hold_of(snapshot, &conflict))?.is_some() {
-            return Case::read(snapshot, conflict);
+            return Case::read(node, snapshot, conflict);
         }
         Ok(Case::as_found(conflict))
     }
@@ -192,7 +192,7 @@ pub(super) async fn resolve(
     let is_same = verdict == Verdict::Same;
     let decided = async |store: &Store| decide(store, id, verdict, pair, actor).await;
     let done = caller.writes(node).charged(work).through(decided).await;
-    let again = |conflict: Conflict| Case::read(&*node.store.read()?, conflict);
+    let again = |conflict: Conflict| Case::read(node, &*node.store.read()?, conflict);
     match done {
         // What the decision has done to the account is said once more in its answer.
         Ok(conflict) => {

@@ -14,6 +14,7 @@ mod caller;
 mod changes;
 mod conflict_list;
 mod conflict_rights;
+pub mod conflict_trials;
 mod conflict_view;
 mod conflicts;
 mod content;
@@ -206,6 +207,7 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve::<false>))
         .route("/sync/conflicts/{id}/resolution/trial", post(conflicts::resolve::<true>))
+        .route("/sync/conflicts/trial", post(conflict_trials::try_all))
         .route("/sync/waiting", get(waiting::list))
         .route("/sync/dead", get(dead::list))
         .route("/sync/dead/{id}/retry", post(dead::retry))

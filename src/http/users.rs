@@ -15,7 +15,7 @@ use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::password::require_current;
 use crate::domain::access::{Acl, Actor, END_USER, LOCAL_SUFFIX, Principal, Verb, local_name};
-use crate::domain::active::ACTIVE;
+use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -125,7 +125,8 @@ pub(crate) fn may_administer_by(acl: &Acl, who: &Principal, verb: Verb) -> Resul
 ///
 /// A person's record goes to the centre and to all nodes, so it is told of no roles but those that count from any record
 /// (`accounts.central_roles`), and of these only when it is made. The others are granted on this node. Roles that count
-/// because the record names them stay; if any was not asked for, the answer names it in `kept_roles`.
+/// because the record names them stay; if any was not asked for, the answer names it in `kept_roles`. If the account is closed, the
+/// answer says `"active": false`.
 pub(crate) async fn add(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -155,16 +156,16 @@ pub(crate) async fn add(
         _ => account_at(&node, &id)?,
     };
     let added = match &account {
-        Account::Local(name) => {
-            let is_new = add_local(&node, &caller, name, new).await?;
-            is_new.map(|is_new| Added { is_new, kept_roles: Vec::new() })
-        }
+        Account::Local(name) => add_local(&node, &caller, name, new).await?,
         Account::Person(id) => add_person(&node, &caller, id, new).await?,
     };
-    let Some(Added { is_new, kept_roles }) = added else {
+    let Some(Added { is_new, is_open, kept_roles }) = added else {
         return Err(ApiError::invalid("password", "password: a new account needs one, or a link"));
     };
     let mut answer = json!({"id": account.to_string(), "local": matches!(account, Account::Local(_))});
+    if !is_open {
+        answer["active"] = json!(false);
+    }
     if !kept_roles.is_empty() {
         answer["kept_roles"] = json!(kept_roles);
     }
@@ -186,6 +187,8 @@ struct NewAccount {
 /// What became of an account that was to be added.
 struct Added {
     is_new: bool,
+    /// Whether anybody can log in with it here.
+    is_open: bool,
     /// Roles that the person has beside those that were asked for, because their record names them.
     kept_roles: Vec<String>,
 }
@@ -224,18 +227,18 @@ pub fn check_local_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether the account is new; `None` if it would be and there is no way to a password for it.
+/// What became of the account; `None` if it would be new and there is no way to a password for it.
 async fn add_local(
     node: &Arc<Node>,
     caller: &Caller,
     name: &str,
     new: NewAccount,
-) -> Result<Option<bool>, ApiError> {
+) -> Result<Option<Added>, ApiError> {
     let actor = caller.principal.actor.clone();
     check_local_name(name).map_err(|message| ApiError::invalid("id", message))?;
     let name = name.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let added = caller.writes(node).transact(move |tx| -> Result<Option<bool>, StoreError> {
+    let added = caller.writes(node).transact(move |tx| -> Result<Option<Added>, StoreError> {
         // Earlier versions kept capitals.
         let name = tx.resolve_local_account(&name)?.unwrap_or_else(|| name.clone());
         let known = tx.local_account(&name)?;
@@ -251,7 +254,7 @@ async fn add_local(
         if let Some(link) = &new.link {
             link.keep_for(tx, &Account::Local(fold_local(&name)))?;
         }
-        Ok(Some(is_new))
+        Ok(Some(Added { is_new, is_open: is_active(&account), kept_roles: Vec::new() }))
     });
     Ok(added.await?)
 }
@@ -294,7 +297,8 @@ async fn add_person(
             link.keep_for(tx, &Account::Person(fold_account(&id)))?;
         }
         let kept_roles = of_record.into_iter().filter(|role| !is_new && !new.roles.contains(role)).collect();
-        Ok(Some(Added { is_new, kept_roles }))
+        let is_open = tx.is_account_open(&key.id, &person)?;
+        Ok(Some(Added { is_new, is_open, kept_roles }))
     });
     Ok(added.await?)
 }
@@ -426,7 +430,22 @@ pub(crate) async fn set_active(
     }
 }
 
-/// Makes a one-time link by which whoever holds it sets the account's password.
+/// Whether anybody can log in with an account here, as far as it is open; false if there is no such account.
+fn is_account_open(tx: &Tx<'_>, account: &Account) -> Result<bool, StoreError> {
+    let Some(document) = document_of(tx, account)? else {
+        return Ok(false);
+    };
+    match account {
+        Account::Local(_) => Ok(is_active(&document)),
+        Account::Person(id) => {
+            let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
+            tx.is_account_open(&id, &document)
+        }
+    }
+}
+
+/// Makes a one-time link by which whoever holds it sets the account's password. The answer says `"active": false` if the account
+/// is closed.
 pub(crate) async fn make_link(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -441,11 +460,16 @@ pub(crate) async fn make_link(
     let (account, link) = (account_at(&node, at.id())?, Arc::new(NewLink::draw(&node, &caller)?));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let kept = Arc::clone(&link);
-    let made =
-        caller.writes(&node).transact(move |tx| -> Result<bool, StoreError> { kept.keep_for(tx, &account) });
-    if made.await? {
-        Ok((StatusCode::CREATED, axum::Json(link.shown())).into_response())
-    } else {
-        Err(unknown())
+    let made = caller.writes(&node).transact(move |tx| -> Result<Option<bool>, StoreError> {
+        match kept.keep_for(tx, &account)? {
+            true => is_account_open(tx, &account).map(Some),
+            false => Ok(None),
+        }
+    });
+    let is_open = made.await?.ok_or_else(unknown)?;
+    let mut answer = link.shown();
+    if !is_open {
+        answer["active"] = json!(false);
     }
+    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
 }

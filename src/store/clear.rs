@@ -4,7 +4,7 @@
 //! the power went, backups, exports, archives. A file is harmless only if it is known to be: encrypted by this program
 //! or by age, a certificate or key, a checksum, empty. What is neither that nor known to hold records is named too.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use super::backup::MAGIC;
 use super::sealed;
 use crate::domain::content::is_content_name;
 use crate::domain::record::Kind;
+use crate::files::open_regular;
 
 /// How redb's files begin.
 const REDB_MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
@@ -125,7 +126,7 @@ fn what_is(path: &Path) -> What {
 
 /// The first bytes of a file, and how many it has.
 fn head_of(path: &Path) -> io::Result<(Vec<u8>, u64)> {
-    let file = File::open(path)?;
+    let file = open_regular(path)?;
     let bytes = file.metadata()?.len();
     let mut head = Vec::new();
     file.take(CHECKSUM_BYTES_MAX).read_to_end(&mut head)?;

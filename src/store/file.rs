@@ -5,7 +5,7 @@
 //! no store or an empty one. What it leaves under the other name holds nothing and is replaced.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,9 @@ use super::reindex::is_index;
 use super::rows::{DamagedRow, Ledger};
 use super::sealed::{Defects, SealError, Sealed, StoreKey, store_sealed_with};
 use super::{StoreError, writer};
-use crate::files::{Unfinished, create_private, directory_of, suffixed};
+use crate::files::{
+    Unfinished, create_private, directory_of, open_directory, open_regular_to_write, suffixed,
+};
 
 /// What the name of a file that is being made has at its end.
 const UNFINISHED_SUFFIX: &str = ".new";
@@ -141,7 +143,7 @@ impl StoreFile {
         if is_first && !is_there(&self.path)? {
             create(&self.path, self.key.as_ref())?;
         }
-        let open = OpenOptions::new().read(true).write(true).open(&self.path);
+        let open = open_regular_to_write(&self.path);
         let file = open.map_err(|error| StoreError::of_io(&error))?;
         let found = file.metadata().map_err(|error| StoreError::of_io(&error))?;
         let identity = (found.dev(), found.ino());
@@ -225,7 +227,7 @@ fn is_there(path: &Path) -> Result<bool, StoreError> {
 
 fn create(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
-    let directory = File::open(directory_of(path)).map_err(io)?;
+    let directory = open_directory(directory_of(path)).map_err(io)?;
     // Two that start at once must not make it in each other's hands; the lock ends with the handle.
     flock(&directory, FlockOperation::LockExclusive).map_err(|error| io(error.into()))?;
     if is_there(path)? {

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,7 @@ use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::put_right::{WHOLE_BYTES_MAX, makes_anew};
 use super::sealed::{Guess, SealError, Sealed, store_sealed_with};
 use super::{StoreError, StoreKey};
+use crate::files::open_regular;
 
 const BLOCK_BYTES: u64 = 4096;
 /// Most bytes of a file's blocks that are written in memory: more than an index of a million records takes.
@@ -207,7 +208,7 @@ fn rehearse_within<T>(
     start: impl FnOnce(Again) -> Result<T, StoreError>,
 ) -> Result<Rehearsed, StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
-    let overlay = Overlay { blocks_max, ..Overlay::over(File::open(path).map_err(io)?).map_err(io)? };
+    let overlay = Overlay { blocks_max, ..Overlay::over(open_regular(path).map_err(io)?).map_err(io)? };
     let overlay = Arc::new(overlay);
     let file = Again(Arc::clone(&overlay) as Arc<dyn StorageBackend>);
     let plain = match key {
@@ -295,7 +296,7 @@ pub(crate) fn bytes_to_read(path: &Path, key: Option<&StoreKey>) -> Result<ToRea
 
 fn locked(path: &Path) -> Result<(Overlay, File), StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
-    let file = OpenOptions::new().read(true).open(path).map_err(io)?;
+    let file = open_regular(path).map_err(io)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Held),
         locked => locked.map_err(|error| io(error.into()))?,

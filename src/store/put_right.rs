@@ -1,7 +1,7 @@
 //! Floor 1. Wrong bits of the store's file: found at every start, put right where one bit explains the damage.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +26,7 @@ use super::{Snapshot, Store, StoreError, StoreKey, StoreOptions, Tx};
 use crate::domain::folding::terms;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::IdRule;
+use crate::files::{open_regular, open_regular_to_write};
 
 /// In `meta`: how many wrong bits were put right in all, and when the last ones were, in milliseconds since 1970.
 const META_BITS: &str = "bits_put_right";
@@ -109,7 +110,7 @@ fn mend(
     if !path.exists() {
         return Ok(Found::default());
     }
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
+    let file = open_regular_to_write(path).map_err(io)?;
     let file = FileBackend::new(file)?;
     let length = file.len().map_err(io)?;
     let is_all = is_all || length <= WHOLE_BYTES_MAX;
@@ -396,7 +397,7 @@ impl Store {
         let (_view, committed) = {
             let _nobody_writes = engine.writing();
             let view = engine.view()?;
-            let open = File::open(&file.path).map_err(io)?;
+            let open = open_regular(&file.path).map_err(io)?;
             let mut header = vec![0; HEADER_BYTES];
             open.read_exact_at(&mut header, 0).map_err(io)?;
             let length = open.metadata().map_err(io)?.len();

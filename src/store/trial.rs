@@ -3,7 +3,7 @@
 //! The copy is a file without a name: it is gone with the process, however that ends. That of an encrypted store is
 //! encrypted with the same key.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ use super::sealed::{SealError, Sealed, store_sealed_with};
 use super::space::{Shortage, free_bytes_at};
 use super::writer::Writer;
 use super::{Store, StoreError, StoreKey, StoreOptions, put_right};
-use crate::files::create_private;
+use crate::files::{create_private, open_regular, open_regular_to_write};
 
 /// A store that is forgotten; the one that it was copied from is closed to others meanwhile.
 pub struct Trial {
@@ -36,7 +36,7 @@ impl Trial {
         reserve_bytes: u64,
     ) -> Result<Trial, StoreError> {
         let io = |error: io::Error| StoreError::of_io(&error);
-        let original = match File::open(path) {
+        let original = match open_regular(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened.map_err(io)?),
         };
@@ -75,7 +75,7 @@ fn nameless(path: &Path) -> io::Result<File> {
     // Left by a process that ended before the next lines.
     let _ = fs::remove_file(&name);
     drop(create_private(&name)?);
-    let file = OpenOptions::new().read(true).write(true).open(&name);
+    let file = open_regular_to_write(&name);
     fs::remove_file(&name)?;
     file
 }

@@ -1,6 +1,6 @@
 //! Floor 1. Looking after the file of a store that no node holds: is it whole, does it add up, how small can it be.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::snapshot::Snapshot;
 use super::tables::FORMAT_VERSION;
 use super::upgrade::format_in;
 use super::{DamagedRow, StoreError, StoreKey, Summary, writer};
-use crate::files::{Unfinished, create_private, suffixed};
+use crate::files::{Unfinished, create_private, open_regular, open_regular_to_write, suffixed};
 
 /// The name of a store that is being written anew, behind that of the store.
 const RECODED_ENDING: &str = ".recoded";
@@ -49,7 +49,7 @@ pub struct CheckedStore {
 
 /// Keeps everybody else from opening a store, also one that cannot be opened.
 pub fn lock_file(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::of_io(&e))?;
+    let file = open_regular_to_write(path).map_err(|e| StoreError::of_io(&e))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Held),
         locked => locked.map(|()| file).map_err(|e| StoreError::of_io(&e.into())),
@@ -230,7 +230,7 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
     let path = &path.canonicalize().map_err(io)?;
     mend_file(path, old, true)?;
     let _lock = lock_file(path)?;
-    let source = bytes_of(OpenOptions::new().read(true).open(path).map_err(io)?, old)?;
+    let source = bytes_of(open_regular(path).map_err(io)?, old)?;
     let unfinished = Unfinished::at(suffixed(path, RECODED_ENDING)).map_err(io)?;
     let file = create_private(unfinished.path()).map_err(io)?;
     let owner = path.metadata().map_err(io)?;
@@ -263,7 +263,7 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
 /// Gives an encrypted store that nobody has open another key.
 pub fn change_store_key(path: &Path, old: &StoreKey, new: &StoreKey) -> Result<(), StoreError> {
     let _lock = lock_file(path)?;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::of_io(&e))?;
+    let file = open_regular_to_write(path).map_err(|e| StoreError::of_io(&e))?;
     let file = FileBackend::new(file)?;
     store_sealed_with(&file)?;
     Ok(change_key(&file, old, new)?)

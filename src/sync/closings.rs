@@ -11,7 +11,7 @@
 
 use bson::{Bson, Document};
 
-use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::active::{ACTIVE, ActiveFromCentre, is_active};
 use crate::domain::merge::{Clash, Merged, Side, merge};
 use crate::domain::record::{Kind, RecordKey};
 use crate::store::{StoreError, Tx};
@@ -87,6 +87,7 @@ pub fn told_of_same(
     local: &Document,
     is_closed_here: bool,
     remote: &Document,
+    counts: ActiveFromCentre,
 ) -> Vec<String> {
     let sides = (base, Some(local), Some(remote));
     let merged = match side_of_same(is_closed_here, remote) {
@@ -98,6 +99,11 @@ pub fn told_of_same(
     match (is_closed_here, is_active(remote)) {
         (true, true) => told.push(
             "the account stays closed, because it is closed on this node: the conflict over active opens it"
+                .to_owned(),
+        ),
+        (false, false) if counts == ActiveFromCentre::Ignore => told.push(
+            "the record says that the account is inactive from then on, as the centre has it, and the account stays open here \
+             (accounts.active_from_centre is \"ignore\"): `thalamus-edge user disable` closes it"
                 .to_owned(),
         ),
         (false, false) => told.push(
@@ -156,13 +162,24 @@ mod tests {
         let local = doc! {"_id": "A", "active": false, "password": "x", "roles": ["end_user"]};
         let remote = doc! {"_id": "A", "password": "y", "roles": ["health_professional"]};
         assert_eq!(
-            told_of_same(None, &local, true, &remote),
+            told_of_same(None, &local, true, &remote, ActiveFromCentre::Honour),
             [
                 "the account stays closed, because it is closed on this node: the conflict over active opens it",
                 "the password becomes the centre's; this node's becomes a conflict",
                 "the roles become health_professional; this node's becomes a conflict",
             ]
         );
-        assert_eq!(told_of_same(None, &local, true, &local), Vec::<String>::new());
+        assert_eq!(told_of_same(None, &local, true, &local, ActiveFromCentre::Honour), Vec::<String>::new());
+        let (open, inactive) = (doc! {"_id": "A"}, doc! {"_id": "A", "active": false});
+        for (counts, words) in [
+            (ActiveFromCentre::Honour, "the account is inactive from then on"),
+            (ActiveFromCentre::Ignore, "the account stays open here"),
+        ] {
+            let told = told_of_same(None, &open, false, &inactive, counts);
+            assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
+            // A closing on this node counts under both.
+            let told = told_of_same(None, &inactive, true, &open, counts);
+            assert!(told.len() == 1 && told[0].contains("the account stays closed"), "{told:?}");
+        }
     }
 }

@@ -251,7 +251,7 @@ where
     store.try_out(move |tx: &mut Tx<'_>| decide(tx, &id, &decision, seen.as_ref(), &actor, &check)).await
 }
 
-fn decide(
+pub(super) fn decide(
     tx: &mut Tx<'_>,
     id: &str,
     decision: &Decision,

@@ -26,7 +26,7 @@ use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
 use crate::domain::access::{Actor, END_USER};
-use crate::domain::active::is_active;
+use crate::domain::active::{ActiveFromCentre, is_active};
 use crate::domain::merge::{IDENTITY_FIELDS, identity_of, is_unknown};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
@@ -163,7 +163,12 @@ fn is_closed(hold: &Hold, local: &Document, is_clean: bool, is_closed_here: bool
 
 /// What becomes of this node's account if the two people of a hold are decided to be one, as sentences; see
 /// [`closings::told_of_same`].
-pub fn told_of_same(snapshot: &Snapshot, hold: &Hold, pair: &Pair) -> Result<Vec<String>, StoreError> {
+pub fn told_of_same(
+    snapshot: &Snapshot,
+    hold: &Hold,
+    pair: &Pair,
+    counts: ActiveFromCentre,
+) -> Result<Vec<String>, StoreError> {
     let (Some(local), Some(central)) = (&pair.local, &pair.central) else {
         return Ok(Vec::new());
     };
@@ -182,7 +187,7 @@ pub fn told_of_same(snapshot: &Snapshot, hold: &Hold, pair: &Pair) -> Result<Vec
         None => Some(local),
         Some(base) => base.document(),
     };
-    Ok(closings::told_of_same(base, local, is_closed, central))
+    Ok(closings::told_of_same(base, local, is_closed, central, counts))
 }
 
 /// The two are one person. Returns whether they stand at the centre.

@@ -9,6 +9,7 @@ mod archives;
 pub mod budget;
 pub mod closings;
 mod conflict_rows;
+pub mod conflict_trials;
 pub mod conflicts;
 mod content;
 mod content_fetch;

@@ -25,10 +25,10 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use super::authority_parts::{AuthorityParts, Part};
+use super::authority_parts::{AuthorityParts, Part, is_signed_by};
 use super::constraints::{constraints, is_constrained, permits};
 use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_pair};
-use crate::files::Staged;
+use crate::files::{Staged, read_configured};
 
 pub(super) const CA_FILE: &str = "ca.pem";
 pub(super) const CA_KEY_FILE: &str = "ca-key.pem";
@@ -96,6 +96,10 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
         return held.map(|pair| Ready { pair, is_new: false }).ok_or_else(error);
     }
     let authority = parts.certificate.whole();
+    let held_leaf = held.as_ref().and_then(|pair| pair.cert.first());
+    let is_foreign = authority
+        .as_ref()
+        .is_some_and(|authority| held_leaf.is_some_and(|leaf| !is_signed_by(authority, leaf)));
     let is_sound = |held: &CertificateDer<'_>| {
         !(is_to_be_constrained(directory, held) || ends_too_soon(held, now_s) && is_key_here(directory, held))
     };
@@ -113,6 +117,13 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
             from = %shown_date(now_s),
             "the clock says a time before this program was made: the certificate counts from another day, and clients \
              refuse it if that is more than {LEAF_DAYS} days ago; set the clock (timedatectl set-time)"
+        );
+    }
+    if is_foreign && making == Making::Files {
+        tracing::warn!(
+            file = %directory.join(CA_FILE).display(),
+            "this authority has not signed the certificate that was there: that one was damaged, or the authority is another \
+             one. The new certificate is accepted by clients that were given this file, and refused by all others"
         );
     }
     let (authority, issuer) = ready_authority(directory, &names, now_s, making)?;
@@ -252,7 +263,7 @@ fn is_to_be_constrained(directory: &Path, authority: &CertificateDer<'_>) -> boo
 }
 
 fn is_key_here(directory: &Path, authority: &CertificateDer<'_>) -> bool {
-    let key = fs::read(directory.join(CA_KEY_FILE)).ok().and_then(|pem| read_key(&pem));
+    let key = AuthorityParts::read(directory).key.whole();
     key.is_some_and(|key| is_of_key(authority, &key))
 }
 
@@ -433,7 +444,8 @@ fn usable(names: impl IntoIterator<Item = String>) -> Vec<String> {
 /// What the kernel says, where it does; other systems make do with the names.
 fn local_addresses() -> BTreeSet<IpAddr> {
     let of = |path: &str, parse: fn(&str) -> Vec<IpAddr>| {
-        fs::read_to_string(path).map_or_else(|_| Vec::new(), |text| parse(&text))
+        let text = read_configured(Path::new(path)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        text.map_or_else(Vec::new, |text| parse(&text))
     };
     let v4 = of("/proc/self/net/fib_trie", parse_fib_trie);
     let v6 = of("/proc/self/net/if_inet6", parse_if_inet6);

@@ -23,6 +23,8 @@ pub(super) enum Part<T> {
     Absent,
     /// Why nothing can be done with it.
     Damaged(String),
+    /// Nor can a start put another file in its place.
+    InTheWay(String),
     Whole(T),
 }
 
@@ -30,7 +32,7 @@ impl<T> Part<T> {
     pub(super) fn whole(self) -> Option<T> {
         match self {
             Part::Whole(part) => Some(part),
-            Part::Absent | Part::Damaged(_) => None,
+            Part::Absent | Part::Damaged(_) | Part::InTheWay(_) => None,
         }
     }
 }
@@ -61,6 +63,7 @@ impl AuthorityParts {
             directory: self.directory.clone(),
             cause,
             kind,
+            is_of_pair: matches!((&self.certificate, &self.key), (Part::Whole(_), Part::Whole(_))),
         };
         match (&self.certificate, &self.key) {
             (Part::Absent, Part::Absent | Part::Whole(_)) => None,
@@ -86,7 +89,10 @@ impl AuthorityParts {
                 let kind = if is_right { FaultKind::MendedByStart } else { FaultKind::Lasting };
                 Some(about(CA_FILE, cause.clone(), kind))
             }
-            (_, Part::Damaged(cause)) => Some(about(CA_KEY_FILE, cause.clone(), FaultKind::Lasting)),
+            (Part::InTheWay(cause), _) => Some(about(CA_FILE, cause.clone(), FaultKind::Lasting)),
+            (_, Part::Damaged(cause) | Part::InTheWay(cause)) => {
+                Some(about(CA_KEY_FILE, cause.clone(), FaultKind::Lasting))
+            }
             (Part::Damaged(cause), Part::Absent) => Some(about(CA_FILE, cause.clone(), FaultKind::Lasting)),
             (Part::Whole(_), Part::Absent) => {
                 Some(about(CA_KEY_FILE, "is missing".to_owned(), FaultKind::Lasting))
@@ -109,11 +115,17 @@ pub(super) struct AuthorityFault {
     directory: PathBuf,
     cause: String,
     kind: FaultKind,
+    is_of_pair: bool,
 }
 
 impl AuthorityFault {
     pub(super) fn is_mended_by_start(&self) -> bool {
         self.kind == FaultKind::MendedByStart
+    }
+
+    /// Whether both files are whole and do not belong together.
+    pub(super) fn is_about_pair(&self) -> bool {
+        self.is_of_pair
     }
 
     /// What to do about it.
@@ -140,6 +152,7 @@ fn read_part<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> 
     match read_if_there(path) {
         Ok(None) => Part::Absent,
         Ok(Some(pem)) => parse(&pem).map_or_else(Part::Damaged, Part::Whole),
+        Err(_) if path.is_dir() => Part::InTheWay("is a directory".to_owned()),
         Err(error) => Part::Damaged(format!("cannot be read: {error}")),
     }
 }
@@ -179,7 +192,7 @@ fn is_spelled_plainly(pem: &[u8], bytes: &[u8]) -> bool {
     pem.windows(expected.len()).any(|window| window == expected.as_bytes())
 }
 
-fn is_signed_by(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+pub(super) fn is_signed_by(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
     x509_parser::parse_x509_certificate(authority)
         .is_ok_and(|(_, authority)| has_signed(authority.public_key().raw, certificate))
 }

@@ -6,11 +6,13 @@ use std::fmt;
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OID_PKIX_AUTHORITY_INFO_ACCESS;
 use x509_parser::prelude::X509Certificate;
 
 use super::authority::{self, LEAF_DAYS, validity_of};
-use super::authority_parts::AuthorityParts;
+use super::authority_parts::{AuthorityParts, Part, is_signed_by};
 use super::{DAY_S, TlsError, TlsSettings, file_error, read_pair, seconds_of};
 use crate::sync::time_text;
 
@@ -76,6 +78,7 @@ impl TlsSettings {
             };
             Concern { is_grave: !fault.is_mended_by_start(), finding, remedy: fault.remedy() }
         });
+        let foreign = self.of_foreign_authority(&parts, leaf.as_ref());
         let end = parts.certificate.whole().and_then(|held| validity_of(&held));
         let end = end.and_then(|(_, end_s)| i64::try_from(end_s).ok());
         // With its key the node makes another by then.
@@ -93,7 +96,40 @@ impl TlsSettings {
                 false => mild(format!("the box's own authority (ca.pem) ends at {at}"), REMEDY),
             }
         });
-        fault.into_iter().chain(end).collect()
+        fault.into_iter().chain(foreign).chain(end).collect()
+    }
+
+    /// What there is to say where the authority has not signed the certificate that is there.
+    fn of_foreign_authority(&self, parts: &AuthorityParts, leaf: Option<&CertifiedKey>) -> Option<Concern> {
+        let (Part::Whole(authority), Some(pair)) = (&parts.certificate, leaf) else {
+            return None;
+        };
+        let leaf = pair.cert.first()?;
+        if is_signed_by(authority, leaf) {
+            return None;
+        }
+        let (certificate, _) = self.files();
+        let finding = format!(
+            "{} was not signed by the authority of this box (ca.pem): it is damaged, or ca.pem and ca-key.pem are of \
+             another authority",
+            certificate.display()
+        );
+        // Where the two files of the authority do not fit each other, that says which of them is wrong.
+        Some(match parts.fault(Some(pair)) {
+            Some(fault) if fault.is_about_pair() => return None,
+            Some(_) => grave(
+                format!("{finding}. Clients refuse the node, and no other certificate can be signed"),
+                "restore all four files of tls/ from one copy, then systemctl restart thalamus-edge",
+            ),
+            None => mild(
+                format!(
+                    "{finding}. The next start signs a new one: clients that were given this ca.pem accept it, those that \
+                     were given another one refuse the node"
+                ),
+                "if it is another authority by mistake, put the former ca.pem and ca-key.pem back before the start; \
+                 otherwise give every client this ca.pem",
+            ),
+        })
     }
 
     fn of_time(&self, now_s: i64) -> Result<Option<Concern>, TlsError> {
@@ -147,7 +183,12 @@ impl TlsSettings {
                 "have it signed for the names and addresses by which clients reach the node",
             )
         });
-        Ok(nameless.into_iter().chain(long_validity(&leaf, &certificate.display().to_string())).collect())
+        let file = certificate.display().to_string();
+        let mut concerns: Vec<_> = nameless.into_iter().collect();
+        concerns.extend(unfit_purpose(&leaf, &file));
+        concerns.extend(of_chain(&pair.cert, &leaf, &file));
+        concerns.extend(long_validity(&leaf, &file));
+        Ok(concerns)
     }
 
     /// Names of this node that the box's own authority may not vouch for, because the node got them after its certificate
@@ -186,6 +227,60 @@ fn has_name(leaf: &X509Certificate<'_>) -> bool {
         let is_name =
             |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
         names.value.general_names.iter().any(is_name)
+    })
+}
+
+/// Says that clients refuse the operator's own certificate because it is for something else than serving.
+fn unfit_purpose(leaf: &X509Certificate<'_>, file: &str) -> Option<Concern> {
+    let for_servers = "have it signed for servers (extendedKeyUsage serverAuth, keyUsage digitalSignature)";
+    if let Ok(Some(usage)) = leaf.extended_key_usage()
+        && !(usage.value.server_auth || usage.value.any)
+    {
+        let finding =
+            format!("{file} is not for servers (its extendedKeyUsage lacks serverAuth): clients refuse it");
+        return Some(grave(finding, for_servers));
+    }
+    if let Ok(Some(usage)) = leaf.key_usage()
+        && !usage.value.digital_signature()
+    {
+        let finding = format!("{file} may not sign (its keyUsage lacks digitalSignature): clients refuse it");
+        return Some(grave(finding, for_servers));
+    }
+    None
+}
+
+/// Says that the issuers of the operator's own certificate are not all in its file: clients know authorities, and no
+/// certificates between them and a server.
+fn of_chain(chain: &[CertificateDer<'_>], leaf: &X509Certificate<'_>, file: &str) -> Option<Concern> {
+    let (first, mut others) = chain.split_first().map(|(first, others)| (first, others.to_vec()))?;
+    let mut last = first.clone();
+    // In whatever order they stand.
+    while !is_signed_by(&last, &last)
+        && let Some(at) = others.iter().position(|issuer| is_signed_by(issuer, &last))
+    {
+        last = others.swap_remove(at);
+    }
+    if is_signed_by(&last, &last) {
+        return None;
+    }
+    let last = parsed(&last).ok()?;
+    let issuer = last.issuer().to_string();
+    let remedy = "append the certificate of that issuer to the file, and of those above it";
+    if !others.is_empty() {
+        let finding = format!(
+            "{file} holds other certificates than the issuer of {}, {issuer}: clients refuse it unless they have that one",
+            last.subject()
+        );
+        return Some(grave(finding, remedy));
+    }
+    // An authority that says where to fetch its certificate from is one that clients are not given by hand.
+    let is_public =
+        leaf.get_extension_unique(&OID_PKIX_AUTHORITY_INFO_ACCESS).is_ok_and(|found| found.is_some());
+    (chain.len() == 1).then(|| {
+        let finding = format!(
+            "{file} holds no certificate of its issuer, {issuer}: clients refuse it unless they have been given that one"
+        );
+        if is_public { grave(finding, remedy) } else { mild(finding, remedy) }
     })
 }
 

@@ -3,8 +3,8 @@
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What a key has to be for clients to accept it.
-pub(super) const KEY_KINDS: &str = "RSA of 2048 to 8192 bits, ECDSA with P-256, P-384 or P-521, or Ed25519";
+/// The keys that the cryptographic library (ring) signs with.
+pub(super) const KEY_KINDS: &str = "RSA of 2048 to 4096 bits, ECDSA with P-256 or P-384, or Ed25519";
 
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 

@@ -122,6 +122,12 @@ async fn answers(node: &TestNode, who: &str, id: &str) -> Vec<(u16, Vec<(String,
             }
         }
     }
+    for side in ["local", "central"] {
+        let decisions = json!({"decisions": [{"id": id, "etag": "\"x\"", "take": side}]});
+        let answer = node.post("/sync/conflicts/trial", decisions).by(who).send().await.is(200, NOTHING);
+        // Its length is that of the id.
+        answers.push((answer.status, Vec::new(), answer.text()));
+    }
     answers
 }
 

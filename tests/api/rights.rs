@@ -233,6 +233,7 @@ impl World {
             ("POST", "/users/{id}/active") => json!({"active": false}),
             ("POST", "/sync/rounds") => json!({"verify": true}),
             ("POST", "/sync/resume" | "/users/{id}/link") => json!({}),
+            ("POST", "/sync/conflicts/trial") => json!({"decisions": []}),
             // There is none, which is said when its body has come.
             ("POST", "/sync/conflicts/{id}/resolution" | "/sync/conflicts/{id}/resolution/trial") => {
                 json!({"take": "local"})

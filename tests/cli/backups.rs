@@ -57,8 +57,8 @@ fn a_damaged_backup_is_called_so() {
     let file = made_in(&clinic);
     clinic.run(&["backup", "list"]).ends(0).says(" right");
     fs::write(&file, b"").unwrap();
-    clinic.run(&["backup", "list"]).ends(0).says("WRONG: damaged");
-    let listed = clinic.run(&["backup", "list", "--json"]).ends(0).json();
+    clinic.run(&["backup", "list"]).ends(1).says("WRONG: damaged");
+    let listed = clinic.run(&["backup", "list", "--json"]).ends(1).json();
     assert_eq!(listed["backups"][0]["as_written"], false);
     clinic.run(&["doctor"]).ends(1).says("and it is damaged");
     let pair = clinic.run(&["backup", "keygen"]).ends(0).out;

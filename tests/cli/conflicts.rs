@@ -249,6 +249,89 @@ fn a_dry_run_counts_what_the_run_then_does() {
     }
 }
 
+/// Two records of a person and the person, all deleted at the centre, two values of one field, a field and the object that it stands
+/// in: what becomes of each is decided by those before it.
+#[test]
+fn a_dry_run_counts_what_decisions_do_to_those_behind_them() {
+    for (is_running, path) in
+        IS_RUNNING.into_iter().flat_map(|running| [(running, None), (running, Some(""))])
+    {
+        for side in ["central", "local"] {
+            let clinic = Clinic::new();
+            clinic.write(|tx| {
+                for (number, id) in ["ANA", "BOB", "CID", "DAN"].into_iter().enumerate() {
+                    let person = doc! {"_id": id, "roles": ["end_user"], "active": false, "phone": "2",
+                    "address": {"city": "B", "street": {"name": "x"}}};
+                    let key = RecordKey::new(Kind::Person, id);
+                    tx.edit(&key, Some(&person), &OPERATOR)?;
+                    let gone = |body: &bson::Document| Clash {
+                        path: Vec::new(),
+                        stands: Side::Local,
+                        remote: None,
+                        ..clash(&[], body.clone(), "")
+                    };
+                    for event in 0..number {
+                        let key = RecordKey::new(Kind::Event, format!("{id}-{event}"));
+                        let body = doc! {"_id": &key.id, "person": id, "n": 2};
+                        tx.edit(&key, Some(&body), &OPERATOR)?;
+                        tx.add_conflict(&key, &clash(&["n"], 1, 2))?;
+                        tx.add_conflict(&key, &gone(&body))?;
+                    }
+                    tx.add_conflict(&key, &gone(&person))?;
+                    for clash in [
+                        clash(&["phone"], "1", "2"),
+                        clash(&["phone"], "3", "2"),
+                        clash(&["address"], doc! {"city": "A"}, doc! {"city": "B", "street": {"name": "x"}}),
+                        clash(&["address", "city"], "C", "B"),
+                        clash(&["address", "street", "name"], "y", "x"),
+                    ] {
+                        tx.add_conflict(&key, &clash)?;
+                    }
+                }
+                Ok(())
+            });
+            let node = is_running.then(|| clinic.serve(&[]));
+            let chosen: Vec<&str> = path.map(|path| ["--path", path]).into_iter().flatten().collect();
+            let all = |more: &[&str]| {
+                let args = ["conflicts", "resolve", "--all", "--take", side];
+                clinic.run(&[&args[..], &chosen, more].concat())
+            };
+            let (before, entries) = (open_fields(&clinic), decisions(&clinic));
+            let mut dry = all(&["--dry-run", "--json"]).ends(0).json();
+            let named = all(&["--dry-run"]).ends(0).out;
+            assert_eq!((open_fields(&clinic), decisions(&clinic)), (before, entries), "nothing was decided");
+            // The counts, and each conflict that is named.
+            let copy = clinic.data().parent().unwrap().join("copy");
+            drop(node);
+            copy_store(&clinic, &copy);
+            let node = is_running.then(|| clinic.serve(&[]));
+            let ran = all(&["--json"]);
+            let mut done = ran.json();
+            for counts in [&mut dry, &mut done] {
+                counts.as_object_mut().unwrap().remove("dry_run");
+            }
+            assert_eq!(dry, done, "{path:?} {side}");
+            assert!(done["decided"].as_u64() > Some(4), "{done}");
+            if (path, side) == (None, "local") {
+                assert!(done["changed"].as_u64() > Some(3), "{done}");
+            }
+            drop(node);
+            put_store_back(&clinic, &copy);
+            let node = is_running.then(|| clinic.serve(&[]));
+            assert_eq!(all(&[]).out.replace(" decided: ", " would be decided: "), named, "{path:?} {side}");
+            drop(node);
+        }
+    }
+}
+
+fn copy_store(clinic: &Clinic, to: &std::path::Path) {
+    std::fs::copy(thalamus_edge::app::store_file(&clinic.data()), to).unwrap();
+}
+
+fn put_store_back(clinic: &Clinic, from: &std::path::Path) {
+    std::fs::copy(from, thalamus_edge::app::store_file(&clinic.data())).unwrap();
+}
+
 /// Between installing a package and the restart an earlier version of the node runs, which takes what it does not know in a
 /// body for nothing, and would decide.
 #[test]

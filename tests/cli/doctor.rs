@@ -143,6 +143,7 @@ fn backups_are_looked_for() {
     clinic.make_store();
     clinic.run(&["backup", "create"]).ends(0);
     finds(&clinic, "backups", "ok", "the last one is of");
+    newest_backup_is_looked_at(&clinic);
     // By its name the newest is of another time.
     let directory = clinic.data().join("backups");
     for (number, time, health, words) in [
@@ -155,6 +156,39 @@ fn backups_are_looked_for() {
         let sum = "ea0890697a77af0a2e054cccec587c8a42feb5cf38e778c6c6e2a96bfb945c0b";
         fs::write(directory.join(name + ".sha256"), sum).unwrap();
         finds(&clinic, "backups", health, words);
+    }
+}
+
+/// Whoever makes them, and whether a checksum stands beside it or not.
+fn newest_backup_is_looked_at(clinic: &Clinic) {
+    let file = fs::read_dir(clinic.data().join("backups"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|ending| ending == "backup"))
+        .unwrap();
+    let checksum = format!("{}.sha256", file.display());
+    let (whole, sum) = (fs::read(&file).unwrap(), fs::read(&checksum).unwrap());
+    let mut rotten = whole.clone();
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    for clinic in [clinic, &clinic.with("BACKUP__SCHEDULE", "")] {
+        finds(clinic, "backups", "ok", "the last one is of");
+        for damaged in [&rotten[..], b""] {
+            fs::write(&file, damaged).unwrap();
+            finds(clinic, "backups", "wrong", "and it is damaged");
+            fs::remove_file(&checksum).unwrap();
+            finds(clinic, "backups", "wrong", "damaged, and no checksum stands beside it");
+            fs::write(&checksum, &sum).unwrap();
+        }
+        fs::write(&file, &whole).unwrap();
+        fs::remove_file(&checksum).unwrap();
+        finds(clinic, "backups", "warning", "no checksum stands beside");
+        fs::write(&checksum, &sum).unwrap();
+        let tagged = String::from_utf8(sum.clone()).unwrap();
+        let (hex, name) = tagged.trim().split_once("  ").unwrap();
+        fs::write(&checksum, format!("SHA256 ({name}) = {hex}\n")).unwrap();
+        finds(clinic, "backups", "ok", "the last one is of");
+        fs::write(&checksum, &sum).unwrap();
     }
 }
 

@@ -10,6 +10,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use super::probe::at;
 use crate::central::survey::{Stage, Trouble};
+use crate::files::read_configured;
 
 pub(super) const AUTHORITY: &str =
     "tlsCAFile=FILE in the address names the authority that signed the server's certificate";
@@ -22,9 +23,9 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, String> 
     let mut roots = RootCertStore::empty();
     match &options.ca_file_path {
         Some(path) => {
-            let file =
-                CertificateDer::pem_file_iter(path).map_err(|_| unusable("authorities (tlsCAFile)"))?;
-            let (taken, _) = roots.add_parsable_certificates(file.flatten());
+            let pem = read_configured(path).map_err(|_| unusable("authorities (tlsCAFile)"))?;
+            let certificates = CertificateDer::pem_slice_iter(&pem).flatten();
+            let (taken, _) = roots.add_parsable_certificates(certificates);
             if taken == 0 {
                 return Err("the file that tlsCAFile names has no certificate in it".to_owned());
             }
@@ -38,9 +39,10 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, String> 
         None => builder.with_no_client_auth(),
         Some(path) => {
             let own = || unusable("the node's own certificate (tlsCertificateKeyFile)");
-            let chain = CertificateDer::pem_file_iter(path).map_err(|_| own())?;
+            let pem = read_configured(path).map_err(|_| own())?;
+            let chain = CertificateDer::pem_slice_iter(&pem);
             let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|_| own())?;
-            let key = PrivateKeyDer::from_pem_file(path).map_err(|_| own())?;
+            let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| own())?;
             builder.with_client_auth_cert(chain, key).map_err(|_| own())?
         }
     };

@@ -14,6 +14,9 @@ use crate::store::free_bytes_at;
 use crate::sync::time_text;
 use crate::tls::{Concern, RELEASE_EPOCH_S};
 
+/// What to do about a backup that is damaged.
+const DAMAGED_REMEDY: &str =
+    "thalamus-edge backup create now, and another disk; thalamus-edge backup list names those that are whole";
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
 
@@ -213,21 +216,26 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
         };
         found.found(ABOUT, health, weakness.to_string(), weakness.remedy());
     }
-    let Some(schedule) = backup::parse_schedule(&config.backup.schedule) else {
+    let schedule = backup::parse_schedule(&config.backup.schedule);
+    if schedule.is_none() {
         let finding = "none are made by themselves ([backup] schedule is empty)";
-        return found.warning(ABOUT, finding, "set it, unless something else calls `backup create`");
-    };
-    let remedy = "thalamus-edge backup create says what is in the way";
-    let last = match backup::newest(&settings) {
+        found.warning(ABOUT, finding, "set it, unless something else calls `backup create`");
+    }
+    let own = match backup::list_own(&settings) {
         Err(error) => return found.wrong(ABOUT, error.to_string(), "is the disk connected and mounted?"),
-        Ok(None) => {
-            return found.wrong(
-                ABOUT,
-                "there is none yet; a node makes its first ten minutes after it was started",
-                remedy,
-            );
+        Ok(own) => own,
+    };
+    // One without a checksum counts for nothing, and is looked at if it is the newest: somebody may rely on it.
+    if let Some(unchecked) = own.last().filter(|last| !last.checksum) {
+        without_checksum(found, unchecked);
+    }
+    let remedy = "thalamus-edge backup create says what is in the way";
+    let Some(last) = own.into_iter().rfind(|listed| listed.checksum) else {
+        if schedule.is_some() {
+            let finding = "there is none yet; a node makes its first ten minutes after it was started";
+            found.wrong(ABOUT, finding, remedy);
         }
-        Ok(Some(last)) => last,
+        return;
     };
     let made_ms = last.created_s.saturating_mul(1000);
     let finding = format!("the last one is of {}, {} bytes", time_text(made_ms), last.bytes);
@@ -236,11 +244,7 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
             "{finding}, and it is damaged: the SHA-256 of {} is not the one that stands beside it",
             last.file.display()
         );
-        return found.wrong(
-            ABOUT,
-            finding,
-            "thalamus-edge backup create now, and another disk; thalamus-edge backup list names those that are whole",
-        );
+        return found.wrong(ABOUT, finding, DAMAGED_REMEDY);
     }
     if made_ms > now_ms + CLOCK_TOLERANCE_MS {
         let finding = format!("{finding}, which is in the future");
@@ -252,10 +256,28 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
             format!("{finding}, and there is no room for another one in {}", settings.directory.display());
         return found.wrong(ABOUT, finding, "make room there");
     }
-    let due_ms = backup::next_ms(&schedule, made_ms, app::local_ahead_s(now_ms));
+    let due_ms =
+        schedule.and_then(|schedule| backup::next_ms(&schedule, made_ms, app::local_ahead_s(now_ms)));
     match due_ms.is_some_and(|due_ms| due_ms + BACKUP_LATE_MS < now_ms) {
         true => found.wrong(ABOUT, format!("{finding}, and the next is overdue"), remedy),
         false => found.ok(ABOUT, finding),
+    }
+}
+
+/// What is to be said of a backup beside which no checksum stands.
+fn without_checksum(found: &mut Findings, listed: &backup::Listed) {
+    const ABOUT: &str = "backups";
+    let file = listed.file.display();
+    match backup::check(&listed.file, None) {
+        Ok(_) | Err(backup::BackupError::NotVerified { .. }) => {
+            let finding =
+                format!("no checksum stands beside {file}: it does not count as a backup of this node");
+            found.warning(ABOUT, finding, "put its .sha256 back, or thalamus-edge backup create");
+        }
+        Err(error) => {
+            let finding = format!("the newest one is damaged, and no checksum stands beside it: {error}");
+            found.wrong(ABOUT, finding, DAMAGED_REMEDY);
+        }
     }
 }
 

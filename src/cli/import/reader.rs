@@ -1,18 +1,19 @@
 //! Floor 5. The rows of a file in any format that is read, one at a time: the file may be larger than memory.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::wrapping::{Wrapping, of_others, rows_in, wrapping_of};
 use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
 use crate::domain::encoding::unmarked;
 use crate::domain::exported::dump::{DumpLine, DumpReader};
 use crate::domain::exported::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};
 use crate::domain::exported::{Cell, Column, columns_named, copy, csv, is_heading};
 use crate::domain::record::Kind;
+use crate::files::open_regular;
 
 /// So much of a file tells its format.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -22,9 +23,6 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const EITHER: &str = "whether its backslashes are escaped twice, as COPY does it, cannot be told; say --format copy or --format json";
 const COPIED_LIST: &str =
     "a list of rows that COPY wrote is not read: export it with psql -At, or row by row";
-/// Members of an object that are its rows.
-const ROWS_MEMBERS: &[&str] =
-    &["rows", "people", "pols", "personal_docs", "personal_document", "dus", "institutions"];
 
 /// What the operator says about the format of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,7 +49,7 @@ pub(super) enum Raw {
     },
 }
 
-type Found = Result<Raw, Wrong>;
+pub(super) type Found = Result<Raw, Wrong>;
 pub(super) type Rows = Box<dyn Iterator<Item = io::Result<Found>>>;
 
 /// The rows of a file; those of one table, if it is a dump.
@@ -73,7 +71,7 @@ pub(super) fn rows_of(
     let layout = match format {
         _ if table.is_some() => Layout::Dump,
         Format::Auto if unmarked(head.get(..2).unwrap_or(&head)).is_err() => Layout::Json,
-        Format::Auto => match told_layout(path, &head)? {
+        Format::Auto => match told_layout(path, &head, kind)? {
             Layout::Dump => Layout::Unknown("this is a dump of a database: give it the ending .sql"),
             layout => layout,
         },
@@ -84,15 +82,31 @@ pub(super) fn rows_of(
             _ => Layout::Csv(b','),
         },
     };
-    let before = rows_member(&head);
+    let wrapping = wrapping_of(&head, kind);
     let input = Cursor::new(head).chain(input);
-    let json = |found: io::Result<Result<Text, Wrong>>| found.map(|found| found.map(Raw::Json));
-    Ok(match (layout, before) {
-        (Layout::Json, None) => Box::new(Documents::new(input).map(json)),
-        (Layout::Json, Some(before)) => Box::new(Documents::of_member(input, before)?.map(json)),
+    Ok(match (layout, wrapping) {
+        (Layout::Json, Wrapping::None) => json_rows(Documents::new(input), kind),
+        (Layout::Json, Wrapping::List { before, depth }) => {
+            json_rows(Documents::of_member(input, Place { line: 1, column: 1 }, before, depth)?, kind)
+        }
+        (Layout::Json, Wrapping::OfOthers(name)) => {
+            Box::new(std::iter::once(Ok(Err(at_line(1, of_others(&name, kind))))))
+        }
         (Layout::Unknown(why), _) => Box::new(std::iter::once(Ok(Err(at_line(1, why.to_owned()))))),
         (layout, _) => Box::new(TableRows::new(input, kind, layout, table)),
     })
+}
+
+/// The rows of these documents, of which each may be a list of them.
+fn json_rows(documents: Documents<impl BufRead + 'static>, kind: Kind) -> Rows {
+    Box::new(documents.flat_map(move |found| {
+        let found = match found {
+            Ok(Ok(text)) => rows_in(text, kind).into_iter().map(Ok).collect(),
+            Ok(Err(wrong)) => vec![Ok(Err(wrong))],
+            Err(error) => vec![Err(error)],
+        };
+        found.into_iter()
+    }))
 }
 
 /// A text that ends with an error.
@@ -106,7 +120,7 @@ impl Read for Failing {
 
 /// The file's text, unpacked if it is packed with gzip.
 fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, open_regular(path)?);
     if file.fill_buf()?.starts_with(GZIP_MARK) {
         return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file))));
     }
@@ -115,11 +129,12 @@ fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
 
 /// The format of a file, which may take reading all of it: where COPY escapes the backslashes of JSON, every line may have
 /// none, or may be JSON either way.
-fn told_layout(path: &Path, head: &[u8]) -> io::Result<Layout> {
+fn told_layout(path: &Path, head: &[u8], kind: Kind) -> io::Result<Layout> {
     let layout = layout_of(head, false);
     let first = head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty());
     let first = first.unwrap_or_default().trim_ascii();
-    let is_list = layout == Layout::Json && first.starts_with(b"[");
+    let is_wrapped = first.starts_with(b"[") || wrapping_of(first, kind) != Wrapping::None;
+    let is_list = layout == Layout::Json && is_wrapped;
     let is_to_read = match layout {
         Layout::Json => may_be_copied(first) && copy::end_of_object(first) == first.len(),
         Layout::Copy | Layout::Unaligned(_) => true,
@@ -144,26 +159,6 @@ fn told_layout(path: &Path, head: &[u8]) -> io::Result<Layout> {
         Layout::Json | Layout::Unaligned(_) if is_either => Layout::Unknown(EITHER),
         layout => layout,
     })
-}
-
-/// How many bytes stand before the rows, if the file is an object with the rows as a member.
-fn rows_member(head: &[u8]) -> Option<usize> {
-    let text = head.trim_ascii_start().strip_prefix(b"{")?;
-    let blank = |text: &[u8]| -> usize { text.len() - text.trim_ascii_start().len() };
-    let mut rest = text.trim_ascii_start();
-    loop {
-        let name_end = 1 + rest.strip_prefix(b"\"")?.iter().position(|byte| *byte == b'"')?;
-        let name = rest.get(1..name_end)?;
-        rest = rest.get(name_end + 1..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-        if rest.first() == Some(&b'[') {
-            let is_rows = ROWS_MEMBERS.iter().any(|known| known.as_bytes() == name);
-            let first = rest.get(1..)?.get(blank(rest.get(1..)?)..)?.first()?;
-            return (is_rows && b"{[]".contains(first)).then(|| head.len() - rest.len());
-        }
-        // A number, true, false or null: how many there are, or the like.
-        let end = rest.iter().position(|byte| b",{[\"}".contains(byte))?;
-        rest = rest.get(end..)?.strip_prefix(b",")?.trim_ascii_start();
-    }
 }
 
 fn at_line(line: usize, message: String) -> Wrong {

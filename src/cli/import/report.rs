@@ -47,6 +47,8 @@ pub(super) fn as_json(tallies: &[(&Source, Tally)], sources: &Sources, is_dry_ru
             "refused": tally.refused,
             "incomplete": tally.without_content,
             "active_kept": tally.active_kept,
+            "no_account": tally.no_account,
+            "of_unknown": tally.of_unknown,
         })
     });
     let named = |files: &[(PathBuf, String)]| -> Value {

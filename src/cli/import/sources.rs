@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::domain::content::is_content_name;
 use crate::domain::exported::dump::schema_and_name;
 use crate::domain::record::Kind;
 use crate::domain::schema::SCHEMAS;
-use crate::files::other_than_regular;
+use crate::files::{open_regular, other_than_regular};
 
 /// Endings of the files that a directory is searched for, each also with `.gz`.
 const ENDINGS: &[&str] = &["jsonl", "ndjson", "json", "js", "csv", "tsv", "copy", "txt", "sql"];
@@ -342,19 +342,28 @@ pub(super) fn parts(path: &Path) -> (String, String) {
 /// first. What stands before the last dot is a database or a schema.
 fn kind_named(config: &Config, name: &str) -> Option<Kind> {
     config.kind_of_collection(name).or_else(|| {
-        let last = name.rsplit('.').next().unwrap_or(name);
-        let alike = |known: &str| known.replace('-', "_").eq_ignore_ascii_case(&last.replace('-', "_"));
-        let here = Kind::ALL.into_iter().find(|kind| alike(config.collection_of(*kind)));
-        let in_paths = || {
-            let route = |path: &str| path.split('/').nth(1).is_some_and(alike);
-            let is_it = |schema: &&crate::domain::schema::Schema| {
-                alike(schema.collection) || schema.routes.iter().any(|one| route(one.path))
-            };
-            SCHEMAS.iter().find(is_it).map(|schema| schema.kind)
-        };
-        let other = || OTHER_NAMES.iter().find(|(other, _)| alike(other)).map(|(_, kind)| *kind);
-        here.or_else(in_paths).or_else(other)
+        let is_it = |kind: &Kind| is_alike(config.collection_of(*kind), last_part(name));
+        Kind::ALL.into_iter().find(is_it).or_else(|| kind_in_thalamus(name))
     })
+}
+
+/// [`kind_named`] by the names that Thalamus gives, whatever is in force here.
+pub(super) fn kind_in_thalamus(name: &str) -> Option<Kind> {
+    let alike = |known: &str| is_alike(known, last_part(name));
+    let route = |path: &str| path.split('/').nth(1).is_some_and(alike);
+    let is_it = |schema: &&crate::domain::schema::Schema| {
+        alike(schema.collection) || schema.routes.iter().any(|one| route(one.path))
+    };
+    let known = SCHEMAS.iter().find(is_it).map(|schema| schema.kind);
+    known.or_else(|| OTHER_NAMES.iter().find(|(other, _)| alike(other)).map(|(_, kind)| *kind))
+}
+
+fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+fn is_alike(known: &str, name: &str) -> bool {
+    known.replace('-', "_").eq_ignore_ascii_case(&name.replace('-', "_"))
 }
 
 fn sorted_entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -372,7 +381,7 @@ fn has_records(directory: &Path) -> anyhow::Result<bool> {
 
 fn is_program(path: &Path) -> anyhow::Result<bool> {
     let mut start = Vec::new();
-    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let file = open_regular(path).with_context(|| path.display().to_string())?;
     file.take(PROGRAM_MARK.len() as u64)
         .read_to_end(&mut start)
         .with_context(|| path.display().to_string())?;
@@ -382,7 +391,7 @@ fn is_program(path: &Path) -> anyhow::Result<bool> {
 /// Why a file that is called as a dump cannot be read as one, if it is no text in UTF-8.
 fn not_text(path: &Path) -> Option<&'static str> {
     let mut first = [0; 5];
-    let read = File::open(path).and_then(|mut file| file.read(&mut first)).unwrap_or_default();
+    let read = open_regular(path).and_then(|mut file| file.read(&mut first)).unwrap_or_default();
     match first.get(..read).unwrap_or_default() {
         b"PGDMP" => {
             Some("it is in the packed format of pg_dump: make text of it with `pg_restore -f NAME.sql FILE`")

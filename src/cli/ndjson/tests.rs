@@ -200,8 +200,9 @@ fn comments_quotes_and_expressions_hide_brackets() {
 
 #[test]
 fn rows_may_be_a_member() {
-    let read = |text: &str, before| -> Vec<String> {
-        let found = Documents::of_member(text.as_bytes(), before).unwrap();
+    let read = |text: &str, before, depth| -> Vec<String> {
+        let place = Place { line: 1, column: 1 };
+        let found = Documents::of_member(text.as_bytes(), place, before, depth).unwrap();
         found
             .map(|found| match found.unwrap() {
                 Ok(text) => String::from_utf8(text.bytes).unwrap(),
@@ -209,10 +210,17 @@ fn rows_may_be_a_member() {
             })
             .collect()
     };
-    assert_eq!(read(r#"{"rows": [{"a": 1}, {}]}"#, 9), [r#"{"a": 1}"#, "{}"]);
-    assert_eq!(read(r#"{"rows": [{}], "total": 1}"#, 9), ["{}"]);
-    for beside in [r#""more": [{}]"#, r#""_id": "x""#, r#""a": {"#] {
-        let found = read(&format!("{{\"rows\": [{{}}], {beside}}}"), 9);
+    assert_eq!(read(r#"{"rows": [{"a": 1}, {}]}"#, 9, 1), [r#"{"a": 1}"#, "{}"]);
+    assert_eq!(read(r#"{"rows": [{}], "total": 1, "meta": {"page": "1"}}"#, 9, 1), ["{}"]);
+    assert_eq!(read("{\"a\": {\"rows\": [{}], \"n\": 1},\n \"total\": 1}", 15, 2), ["{}"]);
+    // Answers one after the other.
+    assert_eq!(read("{\"rows\": [{}]},\n{\"rows\": [{}]}", 9, 1), ["{}", r#"{"rows": [{}]}"#]);
+    for beside in
+        [r#""more": [{}]"#, r#""_id": "x""#, r#""a": {"#, r#""a": {"id": "x"}"#, r#""a": {"b": []}"#]
+    {
+        let found = read(&format!("{{\"rows\": [{{}}], {beside}}}"), 9, 1);
+        assert_eq!(found, ["{}", "what stands beside the rows was not read"], "{beside}");
+        let found = read(&format!("{{\"a\": {{\"rows\": [{{}}]}}, {beside}}}"), 15, 2);
         assert_eq!(found, ["{}", "what stands beside the rows was not read"], "{beside}");
     }
 }

@@ -268,3 +268,25 @@ fn rules_that_give_nobody_anything_are_warned_about() {
         assert!(found.warnings.iter().any(|warning| warning.contains(expected)), "{:?}", found.warnings);
     }
 }
+
+/// A key that does nothing because of another one: somebody may rely on it.
+#[test]
+fn keys_without_effect_are_warned_about() {
+    let directory = TempDir::new().unwrap();
+    for (keys, expected) in [
+        (
+            "server.proxy_header = \"forwarded\"",
+            Some("`server.proxy_header` does nothing without `server.trusted_proxies`"),
+        ),
+        ("server.proxy_header = \"forwarded\"\nserver.trusted_proxies = [\"127.0.0.1\"]", None),
+        ("server.trusted_proxies = [\"127.0.0.1\"]", None),
+        ("", None),
+    ] {
+        let text =
+            format!("server.listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n{keys}", directory.path().join("d"));
+        let found = Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine();
+        let said: Vec<_> = found.warnings.iter().filter(|warning| warning.contains("does nothing")).collect();
+        assert_eq!(said.len(), usize::from(expected.is_some()), "{keys}: {said:?}");
+        assert!(said.iter().all(|said| said.contains(expected.unwrap())), "{said:?}");
+    }
+}

@@ -70,18 +70,33 @@ pub struct WrittenDate {
     pub offset_seconds: i32,
     /// Whether a zone was written, UTC too. Milliseconds since 1970 are UTC.
     pub has_zone: bool,
+    /// Whether the time is 24:00, the end of the day that was written. `local` is the midnight after it then.
+    is_end_of_day: bool,
 }
 
 impl WrittenDate {
     fn day(day: NaiveDate) -> Self {
-        WrittenDate { local: day.and_time(NaiveTime::MIN), offset_seconds: 0, has_zone: false }
+        let local = day.and_time(NaiveTime::MIN);
+        WrittenDate { local, offset_seconds: 0, has_zone: false, is_end_of_day: false }
     }
 
     /// `zone` is what is written behind the time.
     fn at(day: NaiveDate, time: TimeDelta, zone: &str) -> Option<Self> {
         let local = day.and_time(NaiveTime::MIN).checked_add_signed(time)?;
         let offset_seconds = offset_of(zone)?;
-        Some(WrittenDate { local, offset_seconds, has_zone: !zone.trim().is_empty() })
+        let is_end_of_day = time == TimeDelta::days(1);
+        Some(WrittenDate { local, offset_seconds, has_zone: !zone.trim().is_empty(), is_end_of_day })
+    }
+
+    /// The day that was written.
+    pub fn written_day(&self) -> NaiveDate {
+        let day = self.local.date();
+        if self.is_end_of_day { day.pred_opt().unwrap_or(day) } else { day }
+    }
+
+    /// Whether the time is 24:00.
+    pub fn is_end_of_day(&self) -> bool {
+        self.is_end_of_day
     }
 
     pub fn utc(&self) -> Option<NaiveDateTime> {
@@ -206,7 +221,7 @@ fn written_moment(text: &str) -> Option<WrittenDate> {
     let number = text.strip_prefix('-').unwrap_or(text);
     digits_only(number).filter(|number| (MOMENT_DIGITS_MIN..=MOMENT_DIGITS_MAX).contains(&number.len()))?;
     let local = utc_of(moment_of(text.parse().ok()?)?)?;
-    Some(WrittenDate { local, offset_seconds: 0, has_zone: true })
+    Some(WrittenDate { local, offset_seconds: 0, has_zone: true, is_end_of_day: false })
 }
 
 /// A date that begins with the year, with a time or without: `1985-10-04`, `1985/10/4`, `19851004`, `1985-277`,

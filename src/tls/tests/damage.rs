@@ -1,5 +1,7 @@
 //! Tests of an authority whose files are damaged: the node serves with the certificate that it has, and says so.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 use super::*;
 use crate::tls::authority::CA_FILE;
 
@@ -173,4 +175,78 @@ fn a_certificate_that_cannot_be_written_stops_no_node() {
     let tls = Tls::load(node.settings(), day(300)).unwrap();
     assert_eq!(certificate_in_force(&tls), certificate);
     assert_eq!(node.files(), whole);
+}
+
+/// Nobody can connect then, so the certificate is what is to be named, and not the key alone.
+#[test]
+fn a_damaged_certificate_that_cannot_be_made_anew_is_grave() {
+    let node = Box::new();
+    let whole = node.files();
+    for share in 1..8 {
+        for (name, at) in [("cert.pem", 2), ("ca-key.pem", 1)] {
+            fs::write(node.file(name), with_wrong_bit(&whole[at], share)).unwrap();
+        }
+        // One that cannot be read at all is an error of its own.
+        if let Ok(said) = node.settings().concerns(day(3)) {
+            let about =
+                |name: &str| said.iter().any(|concern| concern.is_grave && concern.finding.contains(name));
+            assert!(about("cert.pem was not signed by the authority") && about("ca-key.pem"), "{said:?}");
+            assert!(said.iter().any(|concern| concern.remedy.contains("all four files")), "{said:?}");
+        } else {
+            assert_ne!(share, 7, "the signature is no reason not to read the rest");
+        }
+    }
+    node.restore(&whole);
+    assert_eq!(said_of(&node.settings(), day(3)), [""; 0]);
+    // With the key the start makes another one, and nobody notices.
+    fs::write(node.file("cert.pem"), with_wrong_bit(&whole[2], 7)).unwrap();
+    let tls = Tls::load(node.settings(), day(3)).unwrap();
+    assert!(node.is_accepted(&tls, day(3)));
+    assert_eq!(said_of(&node.settings(), day(3)), [""; 0]);
+}
+
+/// A PEM file with one wrong bit in what it encodes, after so many eighths of it.
+fn with_wrong_bit(pem: &[u8], share: usize) -> Vec<u8> {
+    let text = std::str::from_utf8(pem).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines.iter().position(|line| line.starts_with("-----END")).unwrap();
+    let mut bytes = BASE64_STANDARD.decode(lines[1..end].concat()).unwrap();
+    let place = bytes.len() * share / 8;
+    bytes[place] ^= 1;
+    format!("{}\n{}\n{}\n", lines[0], BASE64_STANDARD.encode(bytes), lines[end]).into_bytes()
+}
+
+/// As when an old copy of two files was put back: the start signs anew, and all clients of the former authority refuse that.
+#[test]
+fn an_authority_that_has_not_signed_the_certificate_is_told_before_the_start() {
+    let (node, other) = (Box::new(), Box::new());
+    let stranger = other.files();
+    for (name, bytes) in ["ca.pem", "ca-key.pem"].iter().zip(&stranger) {
+        fs::write(node.file(name), bytes).unwrap();
+    }
+    let found = node.settings().concerns(day(3)).unwrap();
+    let [concern] = found.as_slice() else { panic!("{found:?}") };
+    assert!(concern.finding.contains("cert.pem was not signed by the authority of this box"), "{concern}");
+    assert!(concern.finding.contains("those that were given another one refuse"), "{concern}");
+    let tls = Tls::load(node.settings(), day(3)).unwrap();
+    assert!(!node.is_accepted(&tls, day(3)));
+    assert_eq!(said_of(&node.settings(), day(3)), [""; 0]);
+}
+
+#[test]
+fn a_directory_in_the_place_of_the_authority_is_not_said_to_be_mended() {
+    let node = Box::new();
+    for name in ["ca.pem", "ca-key.pem"] {
+        let bytes = fs::read(node.file(name)).unwrap();
+        fs::remove_file(node.file(name)).unwrap();
+        fs::create_dir(node.file(name)).unwrap();
+        let found = node.settings().concerns(day(3)).unwrap();
+        assert!(found.len() == 1 && found[0].is_grave, "{found:?}");
+        assert!(found[0].finding.contains(&format!("{name} is a directory")), "{found:?}");
+        assert!(!found[0].remedy.contains("the next start makes it anew"), "{found:?}");
+        let tls = Tls::load(node.settings(), day(3)).unwrap();
+        assert!(node.is_accepted(&tls, day(3)));
+        fs::remove_dir(node.file(name)).unwrap();
+        fs::write(node.file(name), bytes).unwrap();
+    }
 }

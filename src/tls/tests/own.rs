@@ -99,3 +99,114 @@ fn one_that_does_not_hold_takes_no_place_of_one_that_does() {
     own.write(day(0), day(201), &["clinic.local"]);
     assert!(tls.reload(SystemTime::UNIX_EPOCH).unwrap());
 }
+
+/// Clients that look at what a certificate is for refuse one for something else.
+#[test]
+fn one_that_is_not_for_servers_is_grave() {
+    use rcgen::{ExtendedKeyUsagePurpose as Purpose, KeyUsagePurpose as Usage};
+    let own = Own::new();
+    for (purposes, usages, expected) in [
+        (&[][..], &[][..], None),
+        (&[Purpose::ServerAuth], &[Usage::DigitalSignature], None),
+        (&[Purpose::ClientAuth, Purpose::ServerAuth], &[], None),
+        (&[Purpose::Any], &[], None),
+        (&[Purpose::ClientAuth], &[], Some("lacks serverAuth")),
+        (&[], &[Usage::KeyCertSign], Some("lacks digitalSignature")),
+        (&[], &[Usage::KeyEncipherment, Usage::DigitalSignature], None),
+    ] {
+        let mut params = rcgen::CertificateParams::new(vec!["clinic.local".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (day(0).into(), day(100).into());
+        (params.extended_key_usages, params.key_usages) = (purposes.to_vec(), usages.to_vec());
+        let pem = params.self_signed(&own.key).unwrap().pem();
+        fs::write(&own.settings.own.as_ref().unwrap().certificate, pem).unwrap();
+        let concerns = own.settings.concerns(day(10)).unwrap();
+        assert_eq!(concerns.len(), usize::from(expected.is_some()), "{concerns:?}");
+        assert!(
+            concerns.iter().all(|concern| concern.is_grave && concern.finding.contains(expected.unwrap()))
+        );
+    }
+}
+
+/// An authority that signs others; `None` makes it the root of them all.
+fn authority(
+    name: &str,
+    by: Option<&rcgen::Issuer<'_, rcgen::KeyPair>>,
+) -> (String, rcgen::Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    (params.not_before, params.not_after) = (day(0).into(), day(300).into());
+    let certificate = match by {
+        Some(issuer) => params.signed_by(&key, issuer),
+        None => params.self_signed(&key),
+    };
+    (certificate.unwrap().pem(), rcgen::Issuer::new(params, key))
+}
+
+#[test]
+fn issuers_that_are_missing_are_told() {
+    let own = Own::new();
+    let (root_pem, root) = authority("the root", None);
+    let (middle_pem, middle) = authority("the middle", Some(&root));
+    let (other_pem, _) = authority("another", None);
+    let mut params = rcgen::CertificateParams::new(vec!["clinic.local".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the leaf");
+    (params.not_before, params.not_after) = (day(0).into(), day(100).into());
+    let leaf = params.signed_by(&own.key, &middle).unwrap().pem();
+    let of_root = params.signed_by(&own.key, &root).unwrap().pem();
+    // As public authorities sign: with the place of their own certificate.
+    let access =
+        [&[0x30, 0x19, 0x30, 0x17, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2, 0x86, 11][..], b"http://ca/x"]
+            .concat();
+    params.custom_extensions =
+        vec![rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access)];
+    let public = params.signed_by(&own.key, &middle).unwrap().pem();
+    for (chain, expected) in [
+        (vec![&leaf, &middle_pem], None),
+        (vec![&leaf, &middle_pem, &root_pem], None),
+        (vec![&leaf, &root_pem, &middle_pem], None),
+        (vec![&of_root, &root_pem], None),
+        (vec![&leaf], Some((false, "no certificate of its issuer, CN=the middle"))),
+        (vec![&of_root], Some((false, "no certificate of its issuer, CN=the root"))),
+        (vec![&public], Some((true, "no certificate of its issuer, CN=the middle"))),
+        (vec![&leaf, &root_pem], Some((true, "than the issuer of CN=the leaf, CN=the middle"))),
+        (vec![&leaf, &other_pem], Some((true, "than the issuer of CN=the leaf, CN=the middle"))),
+        (vec![&leaf, &middle_pem, &other_pem], Some((true, "than the issuer of CN=the middle, CN=the root"))),
+    ] {
+        let text: String = chain.into_iter().map(String::as_str).collect();
+        fs::write(&own.settings.own.as_ref().unwrap().certificate, text).unwrap();
+        let concerns = own.settings.concerns(day(10)).unwrap();
+        assert_eq!(concerns.len(), usize::from(expected.is_some()), "{expected:?}: {concerns:?}");
+        if let (Some((is_grave, words)), [concern]) = (expected, concerns.as_slice()) {
+            assert_eq!(concern.is_grave, is_grave, "{concern}");
+            assert!(concern.finding.contains(words), "{concern}");
+        }
+    }
+}
+
+/// `check`, a start, a reload and `doctor` read the pair with one function, and say which keys they can serve with.
+#[test]
+fn a_key_that_the_library_cannot_sign_with_is_named() {
+    let own = Own::new();
+    own.write(day(0), day(100), &["clinic.local"]);
+    // A key of P-521, in PKCS#8: its curve is what is looked at.
+    let der = [
+        &[0x30, 0x1a, 2, 1, 0, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5][..],
+        &[0x2b, 0x81, 4, 0, 0x23, 4, 3, 0x30, 1, 0],
+    ]
+    .concat();
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, der)
+    );
+    fs::write(&own.settings.own.as_ref().unwrap().key, pem).unwrap();
+    let words = "it can with RSA of 2048 to 4096 bits, ECDSA with P-256 or P-384, or Ed25519";
+    for error in [
+        own.settings.examine(day(10)).unwrap_err(),
+        own.settings.concerns(day(10)).unwrap_err(),
+        Tls::load(own.settings.clone(), day(10)).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}

@@ -36,7 +36,9 @@ fn authority_fault(path: &Path) -> Result<(), String> {
 fn own_fault(path: &Path) -> Result<(), String> {
     const OPTION: &str = "tlsCertificateKeyFile";
     let certificates = certificates(path, OPTION)?;
-    let key = PrivateKeyDer::from_pem_file(path)
+    let pem =
+        read_configured(path).map_err(|cause| of_file(path, OPTION, &format!("cannot be read: {cause}")))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| of_file(path, OPTION, "has no private key that can be read without a password"))?;
     CertifiedKey::from_der(certificates, key, &rustls::crypto::ring::default_provider())
         .map_err(|_| of_file(path, OPTION, "has a key that does not belong to its first certificate"))?;

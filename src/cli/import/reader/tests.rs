@@ -2,24 +2,6 @@
 
 use super::*;
 
-#[test]
-fn rows_that_are_a_member_are_found() {
-    for (text, before) in [
-        (r#"{"rows": [{}]}"#, Some(9)),
-        (" {\n \"rows\" : [ [{}]]}", Some(13)),
-        (r#"{"total": 3, "ok": true, "rows": [{}]}"#, Some(33)),
-        (r#"{"rows": []}"#, Some(9)),
-        (r#"{"rows": ["a"]}"#, None),
-        (r#"{"roles": [{}]}"#, None),
-        (r#"{"name": "x", "rows": [{}]}"#, None),
-        (r#"{"_id": "x"}"#, None),
-        ("[{}]", None),
-        ("", None),
-    ] {
-        assert_eq!(rows_member(text.as_bytes()), before, "{text}");
-    }
-}
-
 /// What is found in CSV with records of at most so many bytes: lines of rows, or faults.
 fn csv_rows(text: &str, bytes_max: usize) -> Vec<String> {
     let mut rows = TableRows::new(text.as_bytes(), Kind::Page, Layout::Csv(b','), None);
