@@ -14,6 +14,7 @@ use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Node;
+use super::answer_budget::KeptBytes;
 use super::caller::Caller;
 use super::conflict_rights::ConflictReader;
 use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
@@ -54,8 +55,10 @@ pub(crate) async fn list(
         query.check_path(&node, &caller, &snapshot)?;
         let walk = Walk::begin(node, caller, query, &snapshot)?;
         drop(snapshot);
-        let mut lister = Lister { walk, place: Place::Start };
+        let keeps = walk.caller.answer.keep(walk.kept_bytes()).ok_or(ApiError::Overloaded)?;
+        let mut lister = Lister { walk, place: Place::Start, _keeps: keeps };
         let first = lister.next_chunk()?.unwrap_or_default();
+        lister.walk.caller.answer.made(first.len());
         Ok::<_, ApiError>((lister, first))
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
@@ -317,6 +320,11 @@ impl Walk {
         Ok(Walk { node, caller, query, ids, standing })
     }
 
+    /// What the ids take that are still to be looked at.
+    fn kept_bytes(&self) -> usize {
+        self.ids.as_slice().iter().map(|id| id.len() + size_of::<String>()).sum()
+    }
+
     /// The next one, with its JSON text. One that is gone by now is left out.
     fn next(&mut self, snapshot: &Snapshot) -> Result<Option<(Vec<u8>, Item)>, ApiError> {
         for id in self.ids.by_ref() {
@@ -342,6 +350,8 @@ impl Walk {
 struct Lister {
     walk: Walk,
     place: Place,
+    /// The count of the ids that the walk keeps.
+    _keeps: KeptBytes,
 }
 
 impl Lister {
@@ -353,8 +363,16 @@ impl Lister {
         let rest = stream::try_unfold(self, |mut lister| async move {
             let unread = |_| std::io::Error::other("the list could not be read to its end");
             let Walk { node, caller, .. } = &lister.walk;
-            let _work = workload::take_for_rows(node, caller).await.map_err(unread)?;
-            let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
+            // A chunk has little more than that, unless one conflict is longer.
+            workload::wait_for_place(node, caller, LIST_CHUNK_BYTES).await.map_err(unread)?;
+            let work = workload::take_for_rows(node, caller).await.map_err(unread)?;
+            let read = tokio::task::spawn_blocking(move || {
+                let chunk = lister.next_chunk()?;
+                // Counted before the work is given back.
+                lister.walk.caller.answer.made(chunk.as_ref().map_or(0, Bytes::len));
+                drop(work);
+                Ok::<_, ApiError>((chunk, lister))
+            });
             match read.await {
                 Ok(Ok((chunk, lister))) => Ok(chunk.map(|chunk| (chunk, lister))),
                 // The connection is cut, so that the client sees an incomplete answer.
