@@ -46,18 +46,23 @@ pub(crate) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let only = match asked_for(&request)? {
-        Asked::All => None,
-        Asked::Inactive { since_ms } => {
-            let reading = Arc::clone(&node);
-            let changes = spawn_blocking(move || changes_since(&reading, since_ms));
-            Some(changes.await.map_err(|_| ApiError::Internal)??)
+    let (only, keeps) = loop {
+        let only = match asked_for(&request)? {
+            Asked::All => None,
+            Asked::Inactive { since_ms } => {
+                let reading = Arc::clone(&node);
+                let changes = spawn_blocking(move || changes_since(&reading, since_ms));
+                Some(changes.await.map_err(|_| ApiError::Internal)??)
+            }
+        };
+        let kept_bytes = only.as_ref().map_or(0, Only::bytes);
+        if let Some(keeps) = caller.answer.keep(kept_bytes) {
+            break (only, keeps);
         }
+        drop(only);
+        workload::wait_for_place(&node, &caller, kept_bytes).await?;
     };
     let place = if only.is_some() { Place::People(String::new()) } else { Place::Technicians };
-    let kept_bytes = only.as_ref().map_or(0, Only::bytes);
-    // Told to come later before more is made: this takes a look at the whole journal.
-    let keeps = caller.answer.keep(kept_bytes).ok_or(ApiError::Overloaded)?;
     let at = Position { place, has_begun: false, has_shown: false };
     let accounts = Accounts { node, at, only, _keeps: keeps };
     let (first, accounts) = accounts.next_piece(&caller).await?;

@@ -48,27 +48,40 @@ pub(crate) async fn list(
     if query.limit.is_some() {
         return page(node, caller, query).await;
     }
-    let work = workload::take_for_rows(&node, &caller).await?;
-    // Reading may wait for the disk; the async workers must not.
-    let begun = tokio::task::spawn_blocking(move || {
-        let snapshot = node.store.read()?;
-        query.check_path(&node, &caller, &snapshot)?;
-        let walk = Walk::begin(node, caller, query, &snapshot)?;
-        drop(snapshot);
-        let keeps = walk.caller.answer.keep(walk.kept_bytes()).ok_or(ApiError::Overloaded)?;
-        let mut lister = Lister { walk, place: Place::Start, _keeps: keeps };
-        let first = lister.next_chunk()?.unwrap_or_default();
-        lister.walk.caller.answer.made(first.len());
-        Ok::<_, ApiError>((lister, first))
-    });
-    let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
-    drop(work);
+    let (lister, first) = loop {
+        let work = workload::take_for_rows(&node, &caller).await?;
+        let (serving, asking, query) = (Arc::clone(&node), caller.clone(), query.clone());
+        // Reading may wait for the disk; the async workers must not.
+        let begun = tokio::task::spawn_blocking(move || {
+            let snapshot = serving.store.read()?;
+            query.check_path(&serving, &asking, &snapshot)?;
+            let walk = Walk::begin(serving, asking, query, &snapshot)?;
+            drop(snapshot);
+            let kept_bytes = walk.kept_bytes();
+            let Some(keeps) = walk.caller.answer.keep(kept_bytes) else {
+                return Ok(Err(kept_bytes));
+            };
+            let mut lister = Lister { walk, place: Place::Start, _keeps: keeps };
+            let first = lister.next_chunk()?.unwrap_or_default();
+            // Counted before the work is given back.
+            lister.walk.caller.answer.made(first.len());
+            Ok::<_, ApiError>(Ok((lister, first)))
+        });
+        match begun.await.map_err(|_| ApiError::Internal)?? {
+            Ok(begun) => break begun,
+            Err(kept_bytes) => {
+                drop(work);
+                workload::wait_for_place(&node, &caller, kept_bytes).await?;
+            }
+        }
+    };
     let damaged = known_damage(&lister.walk.node, &lister.walk.caller)?;
     let response = counting_damaged(&damaged, &OF_LIST, super::json_body(lister.into_body(first)));
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
 
 /// Which conflicts are listed.
+#[derive(Clone)]
 struct Query {
     status: Option<ConflictStatus>,
     kind: Option<Kind>,
@@ -81,6 +94,7 @@ struct Query {
 }
 
 /// A place in the list. It stays one, whatever becomes of what is there.
+#[derive(Clone)]
 enum Behind {
     /// The conflict that was found then and has this id.
     Conflict(i64, String),
@@ -368,7 +382,6 @@ impl Lister {
             let work = workload::take_for_rows(node, caller).await.map_err(unread)?;
             let read = tokio::task::spawn_blocking(move || {
                 let chunk = lister.next_chunk()?;
-                // Counted before the work is given back.
                 lister.walk.caller.answer.made(chunk.as_ref().map_or(0, Bytes::len));
                 drop(work);
                 Ok::<_, ApiError>((chunk, lister))

@@ -270,7 +270,7 @@ fn is_of_another(path: &str) -> bool {
 async fn a_leak_is_seen() {
     fn status(path: &str, answer: &mut Answer) {
         if is_of_another(path) {
-            answer.status = 403;
+            answer.status = 418;
         }
     }
     fn further_header(path: &str, answer: &mut Answer) {

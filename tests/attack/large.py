@@ -5,9 +5,9 @@ import socket
 import threading
 import time
 
-from attacks import close_all, many, newcomer, statuses
+from attacks import close_all, many, newcomer
 from node import DESK, ROOT
-from wire import Http2, basic, connect
+from wire import basic, connect
 
 #: Who reads, each from an address of its own.
 READERS = [(f"reader{number}@local", "a horse that reads slowly") for number in range(40)]
@@ -53,7 +53,7 @@ def slowly(node, seconds, number, path_of):
 
 def list_from(at):
     """A list that begins at another page each time, so that no text is there already."""
-    return f"/pols/OWNER01?limit=12&after=page{at % (PAGES - 8):02}"
+    return f"/pols/OWNER01?limit=5&after=page{at % (PAGES - 5):02}"
 
 
 def large_answers(node, quick, number, path_of):
@@ -67,7 +67,7 @@ def large_answers(node, quick, number, path_of):
             faults.extend(newcomer(node, DESK, "GET", "/pols/SMALL01", number=1 + at % 50))
     honest = threading.Thread(target=others, daemon=True)
     honest.start()
-    lines = slowly(node, 5 if quick else 20, number, path_of)
+    lines = slowly(node, 8 if quick else 20, number, path_of)
     over.set()
     honest.join(60)
     close_all(lines)
@@ -86,32 +86,9 @@ def large_answers_of_many(node, quick):
     return large_answers(node, quick, 160 if quick else 400, lambda at: paths[at % len(paths)](at))
 
 
-def large_lists_http2(node, quick):
-    """Lists of pages of 1 MB over HTTP/2, of which nothing is taken but a little."""
-    prepare(node)
-    node.forget_memory()
-    def ask(at):
-        reader = at % len(READERS)
-        connection = Http2(node.address, f"127.0.3.{1 + reader}", window=40_000, auth=basic(*READERS[reader]))
-        for stream in range(6):
-            connection.begin("GET", list_from(at + stream))
-        connection.listen(0.2)
-        return connection
-    connections = many(40 if quick else 80, ask)
-    time.sleep(2)
-    faults = newcomer(node, DESK, "GET", "/pols/SMALL01")
-    time.sleep(2)
-    for connection in connections:
-        connection.listen(0)
-    seen = statuses(connections)
-    close_all(connections)
-    return {"answers": dict(seen)}, faults
-
-
 #: As in `attacks`; the passwords cost little here, because many log in.
 ATTACKS = {
     "large_lists_of_many": (large_lists_of_many, False, None),
     "large_answers_of_many": (large_answers_of_many, False, None),
-    "large_lists_http2": (large_lists_http2, False, None),
 }
 SETTINGS = {name: {"ACCOUNTS__BCRYPT_COST": "6"} for name in ATTACKS}

@@ -94,7 +94,10 @@ async fn a_piece_of_a_client_that_has_little_takes_the_place_of_the_stalest() {
     let waits = tokio::spawn(turn.wait_for_place(LARGE));
     tokio::time::sleep(Duration::from_millis(1)).await;
     let lost: Vec<_> = (0..all.len()).filter(|at| has_ended(&all[*at])).collect();
-    assert!(lost.len() == 1 && !has_ended(&newcomer), "{lost:?}: one of those that have as much as each other");
+    assert!(
+        lost.len() == 1 && !has_ended(&newcomer),
+        "{lost:?}: one of those that have as much as each other"
+    );
     assert!(!waits.is_finished(), "what has ended is still held");
     held.remove(lost[0]);
     waits.await.expect("no panic").expect("room");
