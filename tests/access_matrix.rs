@@ -654,6 +654,18 @@ impl World {
             world.keep(kind, "shared");
         }
         world.audited().await;
+        // Once a day a request that shows nothing leaves an entry that its caller has logged in.
+        for caller in callers.iter().filter(|caller| caller.login == Login::Right && caller.rights.is_some())
+        {
+            let ask = async |world: &mut World| {
+                world.call(caller, "GET", "/authorization?method=GET&path=/people").send().await;
+                world.audited().await
+            };
+            let kind = if caller.account.ends_with("@local") { "account" } else { "people" };
+            let entry = format!("{} login {kind}/{}", caller.name(), caller.account);
+            assert_eq!(ask(&mut world).await, [entry], "{}", caller.what);
+            assert_eq!(ask(&mut world).await, [""; 0], "{}", caller.what);
+        }
         world
     }
 

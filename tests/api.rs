@@ -23,6 +23,8 @@ mod conflicts;
 mod content;
 #[path = "api/cors.rs"]
 mod cors;
+#[path = "api/counted.rs"]
+mod counted;
 #[path = "api/effects.rs"]
 mod effects;
 #[path = "api/emergency.rs"]

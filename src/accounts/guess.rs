@@ -19,8 +19,10 @@ pub(super) struct Guess {
 /// where that pair has logged in: a name tells nobody by it whether it is an account's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// Has logged in to this account from there, or has logged in from there and hardly failed of late.
+    /// Has logged in to this account from there.
     Known,
+    /// Somebody has logged in from there, and it has hardly failed of late.
+    Neighbour,
     /// Has not failed of late.
     Fresh,
     Slipped,
@@ -28,5 +30,5 @@ pub(super) enum Rank {
 }
 
 impl Rank {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
 }

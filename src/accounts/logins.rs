@@ -129,7 +129,7 @@ mod tests {
             ];
             (read, seen.map(|(user, from)| rank(user, from)))
         };
-        assert_eq!(rank(0).await, (2, [Rank::Known, Rank::Known, Rank::Known, Rank::Fresh]));
+        assert_eq!(rank(0).await, (2, [Rank::Known, Rank::Neighbour, Rank::Known, Rank::Fresh]));
         let later = i64::try_from(MEMORY.as_millis()).unwrap() + 1;
         assert_eq!(rank(later).await, (0, [Rank::Fresh; 4]));
     }

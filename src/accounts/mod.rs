@@ -307,6 +307,13 @@ impl Accounts {
         }
     }
 
+    /// Whether the audit trail has to say that somebody has logged in to this account from there: once a day. Who is known there
+    /// is so after a restart by what stands in the trail.
+    pub fn has_to_be_noted(&self, user: &str, peer: IpAddr) -> bool {
+        let pair = self.guess(&fold_account(user), AddressPrefix::of(peer), [0; 32]).pair;
+        self.attempts.lock().throttle.has_to_be_noted(pair, (self.clock)())
+    }
+
     /// Joins the computation for an equal attempt of the same client, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
         let Attempt { credential, account, principal, passwords, hash } = attempt;

@@ -1,8 +1,8 @@
 //! Floor 2. The threads that compute bcrypt, and the fair, bounded queue before them.
 //!
 //! Hides which machine is hammering the door: clients ([`AddressPrefix`]) take turns ([`FairQueue`]), so that one of
-//! them can delay a stranger by one computation per thread. Clients from which somebody has logged in come before
-//! strangers, and those who have not failed before those who have ([`Rank`]). Each rank is a queue with bounds of its own, so
+//! them can delay a stranger by one computation per thread. Who has logged in from a client comes before others there, these
+//! before strangers elsewhere, and those who have not failed before those who have ([`Rank`]). Each rank is a queue with bounds of its own, so
 //! that strangers take no place of who is known. Of four computations one is of a later rank, so that none waits for ever.
 
 use std::io;
@@ -300,6 +300,22 @@ mod tests {
         assert!(done_after(&mut ranks, "known") <= 10 + 10 / 3);
     }
 
+    /// Behind a clinic's router: strangers there, before any of them has failed, and who has logged in to their account there.
+    #[test]
+    fn who_is_known_at_an_address_goes_before_strangers_there() {
+        let mut ranks = Ranks::new();
+        for _ in 0..WAITING_PER_PEER_MAX {
+            ranks.push(clinic(), Rank::Neighbour, STRANGER).unwrap();
+        }
+        for _ in 0..WAITING_PER_PEER_MAX {
+            ranks.push(clinic(), Rank::Failing, STRANGER).unwrap();
+        }
+        for _ in 0..3 {
+            ranks.push(clinic(), Rank::Known, "known").unwrap();
+        }
+        assert!(done_after(&mut ranks, "known") <= 4);
+    }
+
     #[test]
     fn who_is_known_has_a_place_however_many_strangers_wait() {
         for strangers in [WAITING_TOTAL_MAX, 4_000] {
@@ -318,7 +334,7 @@ mod tests {
     /// The same for every rank against the ones behind it, also where both are of one address.
     #[test]
     fn no_rank_has_fewer_places_for_a_later_one() {
-        let ranked = [Rank::Known, Rank::Fresh, Rank::Slipped, Rank::Failing];
+        let ranked = [Rank::Known, Rank::Neighbour, Rank::Fresh, Rank::Slipped, Rank::Failing];
         for (at, rank) in ranked.into_iter().enumerate() {
             for later in ranked.into_iter().skip(at + 1) {
                 let mut ranks = Ranks::new();

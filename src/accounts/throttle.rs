@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::failures::{Failures, SLIPS_MAX};
-use super::guess::{Guess, Rank};
+use super::guess::{Code, Guess, Rank};
 use super::recent::Recent;
 use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
 use super::turns::{OfSite, Shared, Standing, Step, Taken, wait};
@@ -26,6 +26,9 @@ pub(super) const PAIRS_MAX: usize = 65_536;
 pub(super) const KNOWN_MAX: usize = 4096;
 const KNOWN_MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// How long an entry of the audit trail about a pair is enough: long before it is too old to be looked at.
+const NOTED_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Unsuccessful attempts of late.
 pub(super) struct Throttle {
     pairs: Recent<Tries>,
@@ -37,6 +40,8 @@ pub(super) struct Throttle {
     /// Pairs that have succeeded, and the clients of such.
     known: Recent<()>,
     known_clients: Recent<()>,
+    /// Pairs of which the audit trail tells that they have logged in.
+    noted: Recent<()>,
     failures: Failures,
     repeats: Repeats,
 }
@@ -83,6 +88,7 @@ impl Default for Throttle {
             waiting: Recent::new(PAIRS_MAX, MEMORY),
             known: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
             known_clients: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
+            noted: Recent::new(KNOWN_MAX, NOTED_MEMORY),
             failures: Failures::default(),
             repeats: Repeats::default(),
         }
@@ -201,13 +207,23 @@ impl Throttle {
         self.known_clients.touch(guess.client, now);
     }
 
+    /// Whether an entry of the audit trail has to say that the pair has logged in, because no other does that is new enough.
+    /// From now on one does.
+    pub(super) fn has_to_be_noted(&mut self, pair: Code, now: Instant) -> bool {
+        let is_noted = self.noted.get(&pair, now).is_some();
+        if !is_noted {
+            self.noted.touch(pair, now);
+        }
+        !is_noted
+    }
+
     /// Where an attempt stands in the queue before it is counted.
     pub(super) fn rank(&mut self, guess: &Guess, now: Instant) -> Rank {
         if self.known.holds(&guess.pair) {
             return Rank::Known;
         }
         match self.failures.weight(guess, now) {
-            failed if failed <= SLIPS_MAX && self.known_clients.holds(&guess.client) => Rank::Known,
+            failed if failed <= SLIPS_MAX && self.known_clients.holds(&guess.client) => Rank::Neighbour,
             0 => Rank::Fresh,
             failed if failed <= SLIPS_MAX => Rank::Slipped,
             _ => Rank::Failing,

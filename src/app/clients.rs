@@ -9,6 +9,7 @@ mod accounts;
 mod awaited;
 mod beginnings;
 mod bodies;
+mod places;
 mod rooms;
 mod table;
 mod turn;
@@ -103,6 +104,9 @@ pub(super) struct Clients {
     /// Requests that wait for room, and what wakes them.
     waiting: AtomicUsize,
     room: Notify,
+    /// Answers under way that wait for a place for their next piece, and what wakes them.
+    waiting_for_places: AtomicUsize,
+    places: Notify,
     /// When connections were ended for room last; 0: never.
     made_room_ms: AtomicU64,
     /// Begin of the time that turns count.
@@ -175,6 +179,8 @@ impl Clients {
             arriving: Mutex::default(),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
+            waiting_for_places: AtomicUsize::new(0),
+            places: Notify::new(),
             made_room_ms: AtomicU64::new(0),
             started: Instant::now(),
         })

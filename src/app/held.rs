@@ -13,12 +13,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 
+use super::HTTP2_SEND_BYTES_MAX;
 use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn, Unread};
 use super::reading::{Readers, Reading};
-use crate::http::Overloaded;
+use crate::http::{Overloaded, PieceRule, Pieces};
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
 const PIECE_BYTES_MAX: usize = 32 << 10;
+
+/// A long piece of memory goes back before the last of it is sent: so much of its end is copied. It is what a connection of
+/// HTTP/2 has taken over, and one more piece, when it asks for the next one.
+const TAIL_BYTES: usize = HTTP2_SEND_BYTES_MAX + PIECE_BYTES_MAX;
+/// From how many bytes on memory is long.
+const LONG_BYTES: usize = 2 * TAIL_BYTES;
 
 /// What a connection reads before others come next. HTTP/2 and HTTP/1 go on as long as there are bytes, and many frames make
 /// no request, for which somebody would have to be waited for.
@@ -206,30 +213,56 @@ where
 }
 
 /// An answer's body: given piece by piece, and counted until the last byte is sent.
-pub(super) struct Held {
-    body: Body,
+pub(super) type Held = Pieces<Counting>;
+
+impl Held {
+    pub(super) fn of(body: Body, turn: Arc<Turn>) -> Held {
+        Pieces::new(body, Counting { turn, whole: None, memory_bytes: 0, behind: 0 })
+    }
+}
+
+/// Counts what a connection was given of an answer.
+pub(super) struct Counting {
     turn: Arc<Turn>,
-    /// What is still to be given of the last frame.
-    rest: Bytes,
     /// The count of what is behind the last frame as well: parts of one piece of memory, which is there until the last of them
     /// is sent.
     whole: Option<Arc<Holding>>,
+    /// Bytes of the memory of which the last frame is a part; of these, what is behind that frame.
+    memory_bytes: usize,
+    behind: usize,
 }
 
-impl Held {
-    pub(super) fn new(body: Body, turn: Arc<Turn>) -> Held {
-        Held { body, turn, rest: Bytes::new(), whole: None }
+impl PieceRule for Counting {
+    const BYTES_MAX: usize = PIECE_BYTES_MAX;
+
+    fn asked(&mut self) {
+        self.turn.asked();
     }
 
-    /// Counts a frame. `behind`: how many bytes are here behind it, of which the frames to come are parts; they are counted
-    /// with the first one.
-    fn count(&mut self, bytes: Bytes, behind: u64) -> Bytes {
+    /// Frames that come from one piece of memory are counted with the first one.
+    fn frame(&mut self, bytes: Bytes, behind: usize) -> Bytes {
+        self.behind = behind;
         let holding = self.whole.take().unwrap_or_else(|| {
-            let behind = usize::try_from(behind).unwrap_or(usize::MAX);
-            Arc::new(self.turn.holding(bytes.len().saturating_add(behind)))
+            self.memory_bytes = bytes.len().saturating_add(behind);
+            Arc::new(self.turn.holding(self.memory_bytes))
         });
         self.whole = (behind > 0).then(|| Arc::clone(&holding));
         Bytes::from_owner(Counted { bytes, _holding: holding })
+    }
+
+    /// The end of a long one is a copy: who takes it slowly keeps no more than that.
+    fn piece(&mut self, piece: Bytes, left: usize) -> Bytes {
+        self.turn.gave(piece.len());
+        let left = left.saturating_add(piece.len()).saturating_add(self.behind);
+        if self.memory_bytes < LONG_BYTES || left > TAIL_BYTES {
+            return piece;
+        }
+        let holding = Arc::new(self.turn.holding_beside(piece.len()));
+        Bytes::from_owner(Counted { bytes: Bytes::copy_from_slice(&piece), _holding: holding })
+    }
+
+    fn ended(&mut self) {
+        self.whole = None;
     }
 }
 
@@ -242,53 +275,5 @@ struct Counted {
 impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.turn.asked();
-        if self.rest.is_empty() {
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => frame,
-                end => {
-                    self.whole = None;
-                    return Poll::Ready(end);
-                }
-            };
-            let bytes = match frame.into_data() {
-                Ok(bytes) => bytes,
-                Err(other) => return Poll::Ready(Some(Ok(other))),
-            };
-            let behind = self.body.size_hint().lower();
-            self.rest = self.count(bytes, behind);
-        }
-        let most = self.rest.len().min(PIECE_BYTES_MAX);
-        let piece = self.rest.split_to(most);
-        self.turn.gave(piece.len());
-        if self.is_end_stream() {
-            self.whole = None;
-        }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower().saturating_add(rest));
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint
     }
 }

@@ -53,7 +53,8 @@ verbs! {
     Throttled = "throttled",
     /// A request of somebody who may not do that.
     Denied = "denied",
-    /// Somebody began a session with a browser.
+    /// Somebody began a session with a browser; or has given their password from an address, once a day, with a request that
+    /// leaves no other entry.
     Login = "login",
     /// Somebody ended their session.
     Logoff = "logoff",

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::Node;
+use super::answer_budget::KeptBytes;
 use super::caller::{Caller, is_open, strings};
 use super::error::ApiError;
 use super::extract::query_pairs;
@@ -45,18 +46,27 @@ pub(crate) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let only = match asked_for(&request)? {
-        Asked::All => None,
-        Asked::Inactive { since_ms } => {
-            let reading = Arc::clone(&node);
-            let changes = spawn_blocking(move || changes_since(&reading, since_ms));
-            Some(changes.await.map_err(|_| ApiError::Internal)??)
+    let (only, keeps) = loop {
+        let only = match asked_for(&request)? {
+            Asked::All => None,
+            Asked::Inactive { since_ms } => {
+                let reading = Arc::clone(&node);
+                let changes = spawn_blocking(move || changes_since(&reading, since_ms));
+                Some(changes.await.map_err(|_| ApiError::Internal)??)
+            }
+        };
+        let kept_bytes = only.as_ref().map_or(0, Only::bytes);
+        if let Some(keeps) = caller.answer.keep(kept_bytes) {
+            break (only, keeps);
         }
+        drop(only);
+        workload::wait_for_place(&node, &caller, kept_bytes).await?;
     };
     let place = if only.is_some() { Place::People(String::new()) } else { Place::Technicians };
-    let accounts = Accounts { node, place, only, has_begun: false, has_shown: false };
+    let at = Position { place, has_begun: false, has_shown: false };
+    let accounts = Accounts { node, at, only, _keeps: keeps };
     let (first, accounts) = accounts.next_piece(&caller).await?;
-    let body = match accounts.place {
+    let body = match accounts.at.place {
         Place::End => Body::from(first),
         _ => accounts.into_body(first, caller),
     };
@@ -115,6 +125,12 @@ struct Only {
 }
 
 impl Only {
+    /// What it takes, roughly.
+    fn bytes(&self) -> usize {
+        const ENTRY_BYTES: usize = 2 * size_of::<(String, ActiveChange)>();
+        self.changes.keys().map(|id| id.len() + ENTRY_BYTES).sum()
+    }
+
     /// What is shown of a person; nothing if they are not asked for.
     fn shown(&self, id: &str, mut account: Value) -> Option<Value> {
         let change = self.changes.get(id);
@@ -128,6 +144,7 @@ impl Only {
 }
 
 /// Where the list of accounts goes on: technicians come first, and then people behind an id.
+#[derive(Clone)]
 enum Place {
     Technicians,
     People(String),
@@ -137,8 +154,16 @@ enum Place {
 /// The list of accounts as JSON text, made piece by piece as the client takes it.
 struct Accounts {
     node: Arc<Node>,
-    place: Place,
+    at: Position,
     only: Option<Only>,
+    /// The count of what `only` keeps.
+    _keeps: KeptBytes,
+}
+
+/// How far the text has come.
+#[derive(Clone)]
+struct Position {
+    place: Place,
     has_begun: bool,
     /// Whether an account stands in the text already.
     has_shown: bool,
@@ -147,7 +172,7 @@ struct Accounts {
 impl Accounts {
     fn into_body(self, first: Vec<u8>, caller: Caller) -> Body {
         let rest = stream::try_unfold((self, caller), |(accounts, caller)| async move {
-            if matches!(accounts.place, Place::End) {
+            if matches!(accounts.at.place, Place::End) {
                 return Ok(None);
             }
             // The connection is cut, so that the client sees an incomplete answer.
@@ -160,15 +185,27 @@ impl Accounts {
     }
 
     async fn next_piece(mut self, caller: &Caller) -> Result<(Vec<u8>, Accounts), ApiError> {
-        let _work = workload::take_for_list(&self.node, caller).await?;
-        let read = spawn_blocking(move || self.read().map(|text| (text, self)));
-        read.await.map_err(|_| ApiError::Internal)?
+        let node = Arc::clone(&self.node);
+        let begin = self.at.clone();
+        loop {
+            let work = workload::take_for_list(&node, caller).await?;
+            let read = spawn_blocking(move || self.read().map(|text| (text, self)));
+            let (text, accounts) = read.await.map_err(|_| ApiError::Internal)??;
+            self = accounts;
+            if caller.answer.place(text.len()) {
+                return Ok((text, self));
+            }
+            let bytes = text.len();
+            drop((text, work));
+            self.at = begin.clone();
+            workload::wait_for_place(&node, caller, bytes).await?;
+        }
     }
 
     /// The next piece; never an empty one before the end.
     fn read(&mut self) -> Result<Vec<u8>, ApiError> {
         let mut text = Vec::new();
-        while text.is_empty() && !matches!(self.place, Place::End) {
+        while text.is_empty() && !matches!(self.at.place, Place::End) {
             self.read_on(&mut text)?;
         }
         Ok(text)
@@ -177,10 +214,10 @@ impl Accounts {
     fn read_on(&mut self, text: &mut Vec<u8>) -> Result<(), ApiError> {
         let snapshot = self.node.store.read()?;
         let mut shown = Vec::new();
-        if !std::mem::replace(&mut self.has_begun, true) {
+        if !std::mem::replace(&mut self.at.has_begun, true) {
             text.push(b'[');
         }
-        let after = match std::mem::replace(&mut self.place, Place::End) {
+        let after = match std::mem::replace(&mut self.at.place, Place::End) {
             Place::Technicians => {
                 let accounts = snapshot.local_accounts()?;
                 shown.extend(accounts.into_iter().map(|(name, account)| shown_technician(name, &account)));
@@ -206,13 +243,13 @@ impl Accounts {
             });
         }
         for account in shown {
-            if std::mem::replace(&mut self.has_shown, true) {
+            if std::mem::replace(&mut self.at.has_shown, true) {
                 text.push(b',');
             }
             serde_json::to_writer(&mut *text, &account).map_err(|_| ApiError::Internal)?;
         }
         match next {
-            Some(next) => self.place = Place::People(next),
+            Some(next) => self.at.place = Place::People(next),
             None => text.push(b']'),
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::response::{IntoResponse as _, Response};
@@ -17,6 +18,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::RawDocument;
 use futures_util::future::BoxFuture;
 
+use super::answer_budget::AnswerBudget;
 use super::conflict_rights::without_questions;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
@@ -103,6 +105,8 @@ pub(crate) struct Caller {
     /// The access rules when the request began.
     pub(crate) acl: Arc<Acl>,
     pub(crate) proof: PasswordProof,
+    /// Of the answer to this request.
+    pub(crate) answer: AnswerBudget,
 }
 
 impl Caller {
@@ -116,7 +120,8 @@ impl Caller {
         let StoredAccount { principal, password_hash, rights_count, .. } = account;
         let password_hash = PasswordVersion(password_hash);
         let proof = PasswordProof::default();
-        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl(), proof }
+        let answer = AnswerBudget::default();
+        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl(), proof, answer }
     }
 
     /// Where the request comes from; nothing for the machine itself.
@@ -154,6 +159,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             rights_count: 0,
             acl: node.acl(),
             proof: PasswordProof::default(),
+            answer: AnswerBudget::default(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {
             Some(caller) => caller,
@@ -162,7 +168,8 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
         None => Err(ApiError::Unauthorized),
     };
     match caller {
-        Ok(caller) => {
+        Ok(mut caller) => {
+            caller.answer = AnswerBudget::of(&request);
             if let Some(waiting) = waits_for_room(&caller, &request)
                 && let Err(error) = waited(node, &caller, waiting).await
             {
@@ -176,6 +183,10 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
                 write(node, way, &caller, request).await
             };
             let response = without_questions(node, &caller, response);
+            // Here, so that no handler can forget it: what follows may wait for the disk.
+            if let Some(bytes) = response.body().size_hint().exact() {
+                caller.answer.made(usize::try_from(bytes).unwrap_or(usize::MAX));
+            }
             let response = witness.saw(node, &caller, response).await;
             guarded(node, &caller, (method, pattern), response)
         }

@@ -158,13 +158,12 @@ fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response
     // The first look decides whether there is a stream at all.
     read_changes(&node, &caller.principal, poll.since, 1)?;
     let announced = node.store.changes();
-    let start = (node, caller, poll.since, announced, VecDeque::<Value>::new());
+    let start = (node, caller, poll.since, announced, VecDeque::<(u64, String)>::new());
     let events = stream::unfold(Some(start), |going_on| async move {
         let (node, caller, mut since, mut announced, mut ready) = going_on?;
         loop {
-            if let Some(change) = ready.pop_front() {
-                let id = change["seq"].to_string();
-                let event = Event::default().id(id).event("change").data(change.to_string());
+            if let Some((sequence, change)) = ready.pop_front() {
+                let event = Event::default().id(sequence.to_string()).event("change").data(change);
                 return Some((Ok(event), Some((node, caller, since, announced, ready))));
             }
             announced.borrow_and_update();
@@ -175,7 +174,9 @@ fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response
                 Err(_) => return Some((Err(io::Error::other("the stream of changes ended")), None)),
             };
             since = Some(changes.last);
-            ready = changes.shown.into();
+            // As text: a tree of values takes several times as much, and waits as long as the client.
+            let text = |change: Value| (change["seq"].as_u64().unwrap_or_default(), change.to_string());
+            ready = changes.shown.into_iter().map(text).collect();
             match (ready.is_empty(), changes.is_all) {
                 (true, true) => announced.changed().await.ok()?,
                 // There may be many that this caller is not shown.

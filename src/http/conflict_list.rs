@@ -14,6 +14,7 @@ use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Node;
+use super::answer_budget::KeptBytes;
 use super::caller::Caller;
 use super::conflict_rights::ConflictReader;
 use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
@@ -47,25 +48,40 @@ pub(crate) async fn list(
     if query.limit.is_some() {
         return page(node, caller, query).await;
     }
-    let work = workload::take_for_rows(&node, &caller).await?;
-    // Reading may wait for the disk; the async workers must not.
-    let begun = tokio::task::spawn_blocking(move || {
-        let snapshot = node.store.read()?;
-        query.check_path(&node, &caller, &snapshot)?;
-        let walk = Walk::begin(node, caller, query, &snapshot)?;
-        drop(snapshot);
-        let mut lister = Lister { walk, place: Place::Start };
-        let first = lister.next_chunk()?.unwrap_or_default();
-        Ok::<_, ApiError>((lister, first))
-    });
-    let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
-    drop(work);
+    let (lister, first) = loop {
+        let work = workload::take_for_rows(&node, &caller).await?;
+        let (serving, asking, query) = (Arc::clone(&node), caller.clone(), query.clone());
+        // Reading may wait for the disk; the async workers must not.
+        let begun = tokio::task::spawn_blocking(move || {
+            let snapshot = serving.store.read()?;
+            query.check_path(&serving, &asking, &snapshot)?;
+            let walk = Walk::begin(serving, asking, query, &snapshot)?;
+            drop(snapshot);
+            let kept_bytes = walk.kept_bytes();
+            let Some(keeps) = walk.caller.answer.keep(kept_bytes) else {
+                return Ok(Err(kept_bytes));
+            };
+            let mut lister = Lister { walk, place: Place::Start, _keeps: keeps };
+            let first = lister.next_chunk()?.unwrap_or_default();
+            // Counted before the work is given back.
+            lister.walk.caller.answer.made(first.len());
+            Ok::<_, ApiError>(Ok((lister, first)))
+        });
+        match begun.await.map_err(|_| ApiError::Internal)?? {
+            Ok(begun) => break begun,
+            Err(kept_bytes) => {
+                drop(work);
+                workload::wait_for_place(&node, &caller, kept_bytes).await?;
+            }
+        }
+    };
     let damaged = known_damage(&lister.walk.node, &lister.walk.caller)?;
     let response = counting_damaged(&damaged, &OF_LIST, super::json_body(lister.into_body(first)));
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
 
 /// Which conflicts are listed.
+#[derive(Clone)]
 struct Query {
     status: Option<ConflictStatus>,
     kind: Option<Kind>,
@@ -78,6 +94,7 @@ struct Query {
 }
 
 /// A place in the list. It stays one, whatever becomes of what is there.
+#[derive(Clone)]
 enum Behind {
     /// The conflict that was found then and has this id.
     Conflict(i64, String),
@@ -317,6 +334,11 @@ impl Walk {
         Ok(Walk { node, caller, query, ids, standing })
     }
 
+    /// What the ids take that are still to be looked at.
+    fn kept_bytes(&self) -> usize {
+        self.ids.as_slice().iter().map(|id| id.len() + size_of::<String>()).sum()
+    }
+
     /// The next one, with its JSON text. One that is gone by now is left out.
     fn next(&mut self, snapshot: &Snapshot) -> Result<Option<(Vec<u8>, Item)>, ApiError> {
         for id in self.ids.by_ref() {
@@ -342,6 +364,8 @@ impl Walk {
 struct Lister {
     walk: Walk,
     place: Place,
+    /// The count of the ids that the walk keeps.
+    _keeps: KeptBytes,
 }
 
 impl Lister {
@@ -353,8 +377,15 @@ impl Lister {
         let rest = stream::try_unfold(self, |mut lister| async move {
             let unread = |_| std::io::Error::other("the list could not be read to its end");
             let Walk { node, caller, .. } = &lister.walk;
-            let _work = workload::take_for_rows(node, caller).await.map_err(unread)?;
-            let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
+            // A chunk has little more than that, unless one conflict is longer.
+            workload::wait_for_place(node, caller, LIST_CHUNK_BYTES).await.map_err(unread)?;
+            let work = workload::take_for_rows(node, caller).await.map_err(unread)?;
+            let read = tokio::task::spawn_blocking(move || {
+                let chunk = lister.next_chunk()?;
+                lister.walk.caller.answer.made(chunk.as_ref().map_or(0, Bytes::len));
+                drop(work);
+                Ok::<_, ApiError>((chunk, lister))
+            });
             match read.await {
                 Ok(Ok((chunk, lister))) => Ok(chunk.map(|chunk| (chunk, lister))),
                 // The connection is cut, so that the client sees an incomplete answer.

@@ -171,7 +171,8 @@ pub(crate) async fn download(
     };
     let (first, end) = range.map_or((0, content.length), |(first, last)| (first, last + 1));
     let mut response =
-        Body::from_stream(read_bytes(Arc::clone(node), content.sha256, first, end)).into_response();
+        Body::from_stream(read_bytes(Arc::clone(node), caller.clone(), content.sha256, first, end))
+            .into_response();
     if range.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
@@ -224,16 +225,20 @@ fn file_name<'a>(document: &'a Document, id: &'a str) -> &'a str {
 /// transaction needs to span them; where some are missing the connection is cut.
 fn read_bytes(
     node: Arc<Node>,
+    caller: Caller,
     sha256: String,
     first: u64,
     end: u64,
 ) -> impl stream::Stream<Item = std::io::Result<Bytes>> {
     stream::try_unfold(first, move |at| {
-        let (node, sha256) = (Arc::clone(&node), sha256.clone());
+        let (node, caller, sha256) = (Arc::clone(&node), caller.clone(), sha256.clone());
         async move {
             if at >= end {
                 return Ok(None);
             }
+            // Each chunk is read whole.
+            let placed = workload::wait_for_place(&node, &caller, CONTENT_CHUNK_BYTES).await;
+            placed.map_err(|_| std::io::Error::other("there is no room for more of the content"))?;
             let read = tokio::task::spawn_blocking(move || read_part(&node, &sha256, at, end));
             let part = read.await.map_err(std::io::Error::other)??;
             let next = at + part.len() as u64;

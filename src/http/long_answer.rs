@@ -4,17 +4,14 @@
 //! A slow reader may take hours for one large record. Answers of at most [`PIECE_BYTES`] go out as they are: they were
 //! complete when they began.
 
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
 use axum::http::Method;
 use axum::response::Response;
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 
 use super::caller::{Caller, account_now};
+use super::pieces::{PieceRule, Pieces};
 use super::rights::Rights;
 use super::witness::Seen;
 use super::{Node, Pattern};
@@ -40,7 +37,7 @@ pub(crate) fn guarded(
     let rights = if is_read { Rights::of(node, caller) } else { rights_after_write(node, caller) };
     let opening = response.extensions().get::<Seen>().and_then(Seen::opening);
     let guard = Guard { rights, opening, checked: Weak::new(), asked };
-    response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), guard, is_over: false }))
+    response.map(|body| Body::new(Pieces::new(body, guard)))
 }
 
 /// A write may have changed the account of its own caller, whose answer is then not broken off for it. What ends it is what
@@ -60,65 +57,6 @@ fn is_short(response: &Response) -> bool {
     response.body().size_hint().exact().is_some_and(|bytes| bytes <= PIECE_BYTES as u64)
 }
 
-/// A body in pieces of at most [`PIECE_BYTES`]. Its length stays known, so that a client notices that the end is missing.
-struct Pieces {
-    body: Body,
-    /// What is still to be sent of the last frame.
-    rest: Bytes,
-    guard: Guard,
-    /// After an error.
-    is_over: bool,
-}
-
-impl HttpBody for Pieces {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.is_over {
-            return Poll::Ready(None);
-        }
-        let mut frame = None;
-        if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                None => return Poll::Ready(None),
-                Some(next) => frame = Some(next.map(Frame::into_data)),
-            }
-        }
-        // First the rights: without them an answer may have ended by itself.
-        let checked = self.guard.check().map_err(axum::Error::new);
-        match checked.and_then(|()| frame.transpose()) {
-            Err(error) => {
-                self.is_over = true;
-                (self.rest, self.body) = (Bytes::new(), Body::empty());
-                return Poll::Ready(Some(Err(error)));
-            }
-            Ok(Some(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
-            Ok(Some(Ok(bytes))) => self.rest = bytes,
-            Ok(None) => {}
-        }
-        let most = self.rest.len().min(PIECE_BYTES);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(most)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_over || (self.rest.is_empty() && self.body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower().saturating_add(rest));
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint
-    }
-}
-
 /// Compares the rights of the reader of an answer again.
 struct Guard {
     rights: Rights,
@@ -129,8 +67,16 @@ struct Guard {
     asked: (Method, Pattern),
 }
 
+impl PieceRule for Guard {
+    const BYTES_MAX: usize = PIECE_BYTES;
+
+    fn check(&mut self) -> Result<(), axum::Error> {
+        self.check_rights().map_err(axum::Error::new)
+    }
+}
+
 impl Guard {
-    fn check(&mut self) -> std::io::Result<()> {
+    fn check_rights(&mut self) -> std::io::Result<()> {
         let Err(stale) = self.compare().map_err(std::io::Error::other)? else {
             return Ok(());
         };

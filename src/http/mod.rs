@@ -5,6 +5,7 @@
 //! shows or refuses, body limits.
 
 mod account_list;
+mod answer_budget;
 mod api;
 mod audit;
 mod authorization;
@@ -27,11 +28,13 @@ mod form_token;
 mod holds;
 mod kept;
 mod link;
+mod list_pieces;
 mod lists;
 mod long_answer;
 mod media;
 mod node;
 mod password;
+mod pieces;
 mod records;
 mod rights;
 mod session;
@@ -45,6 +48,7 @@ mod workload;
 mod write;
 mod writes;
 
+use std::any::Any;
 use std::sync::{Arc, RwLock};
 
 use axum::Json;
@@ -60,6 +64,7 @@ pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
 pub use error::Overloaded;
 pub(crate) use error::{no_host, overloaded};
 pub use long_answer::PIECE_BYTES;
+pub(crate) use pieces::{PieceRule, Pieces};
 pub use rights::{ClientStore, UnsettledRules};
 pub use users::check_local_name;
 pub use workload::{all_large_work, all_work};
@@ -107,6 +112,19 @@ pub trait Arrivals: Send + Sync {
     /// It counts for this account from now on. Where the account has no room, waits for some; an error if there is none for
     /// long.
     fn known_as(&self, actor: &Actor) -> Option<BoxFuture<'static, Result<(), Overloaded>>>;
+
+    /// Counts so many bytes of what comes next of its answer, before they are given to the connection; false, and nothing is
+    /// counted, where there is no room for them.
+    fn place(&self, bytes: usize) -> bool;
+
+    /// The same, as soon as there is room; an error if there is none for long.
+    fn wait_for_place(&self, bytes: usize) -> BoxFuture<'static, Result<(), Overloaded>>;
+
+    /// Counts so many bytes of its answer that are made already, whether there is room or not.
+    fn made(&self, bytes: usize);
+
+    /// Counts so many bytes for as long as what is returned lives, first those that have a place.
+    fn keep(&self, bytes: usize) -> Box<dyn Any + Send + Sync>;
 }
 
 /// The count of a request, among its extensions, put there by the server.

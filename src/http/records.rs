@@ -16,7 +16,7 @@ use super::emergency::{self, Subject};
 use super::error::ApiError;
 use super::extract::{At, names_etag};
 use super::witness::Seen;
-use super::workload::{self, Work, changing, is_large, reading};
+use super::workload::{self, Work, changing, is_large, reading, text_of};
 use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::json::Shown;
 use crate::domain::record::{Kind, fold_account};
@@ -229,34 +229,41 @@ impl<'a> ItemTarget<'a> {
         let schema = self.schema;
         let refusal = match refusal {
             Err(refusal) => refusal,
-            Ok(mut bytes) => loop {
-                let work = workload::take(node, caller, bytes).await?;
-                let hidden = hidden_fields(node, schema, caller);
-                match work.run(|| self.text(node, caller, hidden, Some(&work)))? {
-                    Ok(made) => return Ok((made, None)),
-                    Err(needed) => bytes = needed,
-                }
-            },
+            Ok(bytes) => {
+                let hidden = || hidden_fields(node, schema, caller);
+                let made = |work: &Work| self.text(node, caller, hidden(), Some(work));
+                return Ok((large_text(node, caller, bytes, made).await?, None));
+            }
         };
         let (found, opening) = self.readable_after(refusal, node, caller, headers).await?;
         let hidden = hidden_from(node, schema, caller, opening);
-        let made = || text(node, &found.0.id, found.raw(), found.owner(schema), hidden);
-        let (mut work, mut has_waited) = (None, false);
-        while let Some(bytes) = uncovered(node, found.raw(), hidden, work.as_ref())? {
-            // What it holds is given back first: it would wait for itself.
-            drop(work.take());
-            work = Some(workload::take(node, caller, bytes).await?);
-            has_waited = true;
-        }
-        // The emergency may be over by now; who the caller is was compared after the wait.
-        if let (Some(opening), true) = (opening, has_waited) {
-            emergency::check_open(node, opening)?;
-        }
-        let kept = match &work {
-            Some(work) => work.run(made)?,
-            None => made()?,
+        let owner = found.owner(schema);
+        let Some(bytes) = uncovered(node, found.raw(), hidden, None)? else {
+            return Ok((Arc::new(text(node, &found.0.id, found.raw(), owner, hidden)?), opening));
         };
-        Ok((Arc::new(kept), opening))
+        // Read again when there is room for it: as many as wait would hold it.
+        drop(found);
+        let made = |work: &Work| {
+            // The emergency may be over by now; who the caller is was compared after the wait.
+            opening.map_or(Ok(()), |opening| emergency::check_open(node, opening))?;
+            let found = self.found_again(node, owner.as_deref())?;
+            if let Some(bytes) = uncovered(node, found.raw(), hidden, Some(work))? {
+                return Ok(Err(bytes));
+            }
+            let text = text(node, &found.0.id, found.raw(), owner.clone(), hidden)?;
+            Ok(Ok(Arc::new(text)))
+        };
+        Ok((large_text(node, caller, bytes, made).await?, opening))
+    }
+
+    /// The record that the path leads to, if it is still of this account.
+    fn found_again(&self, node: &Node, owner: Option<&str>) -> Result<Found, ApiError> {
+        let view = node.store.read()?;
+        let found = self.find(&view)?.ok_or_else(|| self.absent())?;
+        if found.owner(self.schema).as_deref() != owner || !self.is_in_book(&view, found.raw())? {
+            return Err(ApiError::Hidden(self.absence()));
+        }
+        Ok(found)
     }
 
     /// The record that the path leads to, if the caller may read it, and the emergency under which they may if not
@@ -307,12 +314,7 @@ impl<'a> ItemTarget<'a> {
             return Err(refusal);
         };
         // Read again: it is theirs now, whatever it was, or it is not shown.
-        let view = node.store.read()?;
-        let found = self.find(&view)?.ok_or_else(|| self.absent())?;
-        if found.owner(self.schema) != Some(owner) || !self.is_in_book(&view, found.raw())? {
-            return Err(ApiError::Hidden(self.absence()));
-        }
-        Ok((found, Some(opening)))
+        Ok((self.found_again(node, Some(&owner))?, Some(opening)))
     }
 }
 
@@ -341,6 +343,26 @@ impl Found {
     /// An answer that shows it, for the audit.
     pub(crate) fn seen(&self, schema: &Schema) -> Seen {
         Seen::record(schema, &self.0.id, self.owner(schema))
+    }
+}
+
+/// The text of a large record that takes so much, made when there is work for it and a place among the answers. `made` says
+/// how much is needed where the work does not cover it.
+async fn large_text(
+    node: &Arc<Node>,
+    caller: &Caller,
+    mut bytes: usize,
+    made: impl Fn(&Work) -> Result<Result<Arc<Kept>, usize>, ApiError>,
+) -> Result<Arc<Kept>, ApiError> {
+    let mut text_bytes = text_of(bytes);
+    loop {
+        workload::wait_for_place(node, caller, text_bytes).await?;
+        let work = workload::take(node, caller, bytes).await?;
+        match work.run(|| made(&work))? {
+            Ok(made) if caller.answer.place(made.text.len()) => return Ok(made),
+            Ok(made) => text_bytes = made.text.len(),
+            Err(needed) => (bytes, text_bytes) = (needed, needed),
+        }
     }
 }
 

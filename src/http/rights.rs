@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Node;
+use super::answer_budget::AnswerBudget;
 use super::caller::{Caller, account_in_tx, account_of, at_present, is_admitted};
 use super::error::ApiError;
 use super::link::end_disallowed;
@@ -29,7 +30,9 @@ pub(crate) struct Rights {
 
 impl Rights {
     pub(crate) fn of(node: &Arc<Node>, caller: &Caller) -> Rights {
-        Rights { node: Arc::clone(node), caller: caller.clone() }
+        // What is compared may outlive the answer, which is counted until it is sent.
+        let caller = Caller { answer: AnswerBudget::default(), ..caller.clone() };
+        Rights { node: Arc::clone(node), caller }
     }
 
     /// Compares them with what is committed.

@@ -193,6 +193,10 @@ impl Witness {
             None if is_read && !SILENT_ROUTES.contains(&self.pattern) => {
                 Event::new(What::Read, &caller.principal.actor).saying(self.pattern)
             }
+            None if self.is_first_login(node, caller) => {
+                let actor = &caller.principal.actor;
+                about_account(Event::new(What::Login, actor), actor).saying(self.pattern)
+            }
             None => return response,
         };
         let event = event.at(caller.from());
@@ -209,6 +213,14 @@ impl Witness {
                 error.into_response()
             }
         }
+    }
+
+    /// Whether the answer, which shows nothing, is all that tells of the caller's login from there. A session has an entry of
+    /// its own.
+    fn is_first_login(&self, node: &Node, caller: &Caller) -> bool {
+        let user = caller.principal.actor.login_name().filter(|_| caller.principal.actor.has_account());
+        let is_silent = SILENT_ROUTES.contains(&self.pattern) && caller.session.is_none();
+        is_silent && user.is_some_and(|user| node.accounts.has_to_be_noted(&user, caller.peer))
     }
 
     /// Notes a request that was turned away.

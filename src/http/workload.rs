@@ -31,7 +31,7 @@ const WAITING: Bounds = Bounds { each: 128, in_all: 512 };
 /// milliseconds.
 const LONG: usize = 1 << 20;
 /// From how many bytes on a record is large, so that reading it counts. Text of smaller ones is made in a millisecond.
-const LARGE_BYTES: usize = 256 << 10;
+pub(crate) const LARGE_BYTES: usize = 256 << 10;
 /// A record takes so many times its length while it is changed, beside the trees of its values: as it lies there, encoded
 /// again, and the texts in it decoded before and after.
 const CHANGED_TIMES: usize = 5;
@@ -57,6 +57,11 @@ pub(crate) fn is_large(record: &RawDocument) -> bool {
 /// What making text of a record takes, as far as its length tells: its bytes and the text.
 pub(crate) fn reading(record_bytes: usize) -> usize {
     record_bytes.saturating_mul(2)
+}
+
+/// How much of [`reading`] is the text.
+pub(crate) fn text_of(reading: usize) -> usize {
+    reading / 2
 }
 
 /// What changing a record as it is stored takes.
@@ -143,6 +148,16 @@ async fn take_of(
             Ok(Work(share))
         }
     }
+}
+
+/// Returns once so many bytes of the caller's answer have their place ([`super::answer_budget`]); an error where there is
+/// none for long, or where the caller has lost a right meanwhile. Call it without work: it may wait for slow readers.
+pub(crate) async fn wait_for_place(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<(), ApiError> {
+    if caller.answer.place(bytes) {
+        return Ok(());
+    }
+    caller.answer.wait_for_place(bytes).await?;
+    Rights::of(node, caller).check_now()
 }
 
 /// A part of what all work may take, given back when dropped.

@@ -63,7 +63,7 @@ pub(crate) async fn fill(node: &TestNode) {
 }
 
 /// Makes every single answer long. Gives the paths of those whose names come from the store.
-async fn lengthen(node: &TestNode) -> HashMap<&'static str, String> {
+pub(crate) async fn lengthen(node: &TestNode) -> HashMap<&'static str, String> {
     let lengthen = node.node.store.unguarded().transact(|tx| -> Result<(), StoreError> {
         for kind in Kind::ALL {
             let key = RecordKey::new(kind, if kind == Kind::Person { "ANA001" } else { "r1" });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::HeaderValue;
 use bson::doc;
 use serde_json::{Value, json};
 use thalamus_edge::domain::access::Actor;
@@ -11,7 +12,7 @@ use thalamus_edge::domain::schema::{Owner, SCHEMAS};
 use thalamus_edge::store::{Base, DeadLetter, StoreError};
 
 use crate::rights::routes;
-use crate::support::api::{NOTHING, PASSWORD, TestNode, seen};
+use crate::support::api::{Answer, NOTHING, PASSWORD, TestNode, seen};
 
 /// May do everything with what is theirs.
 const WHO: &str = "ALL007";
@@ -167,60 +168,163 @@ fn tells_by_right(pattern: &str, method: &str) -> bool {
     pattern == "/people/{person_id}" && ["POST", "PUT"].contains(&method)
 }
 
+/// What changes an answer on its way to the comparison: a leak that the test plants.
+type Leak = fn(&str, &mut Answer);
+
+fn without_leak(_: &str, _: &mut Answer) {}
+
+/// What comparing found.
+#[derive(Default)]
+struct Found {
+    compared: usize,
+    /// Records that were made where nobody had one.
+    made: usize,
+    /// Differences, in words.
+    told: Vec<String>,
+}
+
+/// How the answer about what somebody else has differs from the one about what nobody has, but for the names in the paths.
+fn difference(hidden: (&str, &Answer), absent: (&str, &Answer)) -> Option<String> {
+    let name = |path: &str| path.rsplit(['/', '=']).next().unwrap_or_default().to_owned();
+    let plain = |text: &str| {
+        let text = text.replace(absent.0, hidden.0);
+        text.replace(&name(absent.0), &name(hidden.0)).replace(NOBODY, OTHER)
+    };
+    let shown = |answer: &Answer| {
+        let (status, headers, text) = seen(answer);
+        // Names have several lengths; the text is compared as a whole.
+        let headers = headers.into_iter().filter(|(name, _)| name != "content-length");
+        let headers: Vec<_> = headers.map(|(name, value)| (name, plain(&value))).collect();
+        (status, headers, plain(&text))
+    };
+    let (one, other) = (shown(hidden.1), shown(absent.1));
+    (one != other).then(|| format!("{one:?} / {other:?}"))
+}
+
+/// Compares all that one route answers.
+async fn compare(node: &TestNode, ids: &Ids, (pattern, method): (&str, &str), leak: Leak, found: &mut Found) {
+    for (hidden_path, absent_path) in pairs(pattern, ids) {
+        for (hidden_body, absent_body) in bodies(&hidden_path).into_iter().zip(bodies(&absent_path)) {
+            let what = format!("{method} {hidden_path} {hidden_body:?}");
+            let ask = async |path: &str, body: Option<Value>| {
+                let call = node.request(method, path).by(WHO);
+                let mut answer = match body {
+                    Some(body) => call.bytes(body.to_string()).send().await,
+                    None => call.send().await,
+                };
+                leak(path, &mut answer);
+                answer
+            };
+            let hidden = ask(&hidden_path, hidden_body).await;
+            let absent = ask(&absent_path, absent_body).await;
+            found.compared += 1;
+            if !hidden.changes.is_empty() {
+                found.told.push(format!("{what} changed {:?}", hidden.changes));
+            }
+            if hidden.text().contains(WORDS) {
+                found.told.push(format!("{what} shows {}", hidden.text()));
+            }
+            if !absent.changes.is_empty() {
+                found.made += 1;
+                // It was made. That the id of another one's is taken cannot but show, and is one answer for all.
+                let is_taken = hidden.status == if method == "POST" { 422 } else { 404 };
+                if !is_taken || hidden.text().contains("exists") {
+                    found.told.push(format!("{what}: {} {}", hidden.status, hidden.text()));
+                }
+                for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
+                    let key = RecordKey::new(kind, "none");
+                    let gone = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+                        tx.put(&key, None, &Base::Absent, &Actor::Centre)
+                    });
+                    gone.await.unwrap();
+                }
+                continue;
+            }
+            let differs = difference((&hidden_path, &hidden), (&absent_path, &absent));
+            found.told.extend(differs.map(|differs| format!("{what}: {differs}")));
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_others_have_looks_like_nothing_on_every_route() {
     let (node, ids) = start().await;
-    let (mut compared, mut made, mut told) = (0, 0, Vec::new());
+    let mut found = Found::default();
     for (pattern, method) in routes(&node).await {
-        if tells_by_right(pattern, &method) {
-            continue;
-        }
-        for (hidden_path, absent_path) in pairs(pattern, &ids) {
-            for (hidden_body, absent_body) in bodies(&hidden_path).into_iter().zip(bodies(&absent_path)) {
-                let ask = |path: &str, body: Option<Value>| {
-                    let call = node.request(&method, path).by(WHO);
-                    match body {
-                        Some(body) => call.bytes(body.to_string()).send(),
-                        None => call.send(),
-                    }
-                };
-                let what = format!("{method} {hidden_path} {hidden_body:?}");
-                let hidden = ask(&hidden_path, hidden_body).await;
-                let absent = ask(&absent_path, absent_body).await;
-                compared += 1;
-                assert_eq!(hidden.changes, [""; 0], "{what}");
-                assert!(!hidden.text().contains(WORDS), "{what}");
-                if !absent.changes.is_empty() {
-                    made += 1;
-                    // It was made. That the id of another one's is taken cannot but show, and is one answer for all.
-                    let is_taken = hidden.status == if method == "POST" { 422 } else { 404 };
-                    if !is_taken || hidden.text().contains("exists") {
-                        told.push(format!("{what}: {} {}", hidden.status, hidden.text()));
-                    }
-                    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
-                        let key = RecordKey::new(kind, "none");
-                        let gone =
-                            node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
-                                tx.put(&key, None, &Base::Absent, &Actor::Centre)
-                            });
-                        gone.await.unwrap();
-                    }
-                    continue;
-                }
-                let name = |path: &str| path.rsplit(['/', '=']).next().unwrap_or_default().to_owned();
-                let (one, other) = (seen(&hidden), seen(&absent));
-                let plain = |text: &str| {
-                    let text = text.replace(&absent_path, &hidden_path);
-                    text.replace(&name(&absent_path), &name(&hidden_path)).replace(NOBODY, OTHER)
-                };
-                if (one.0, plain(&one.2)) != (other.0, plain(&other.2)) || one.1.len() != other.1.len() {
-                    told.push(format!("{what}: {} {} / {} {}", one.0, one.2, other.0, other.2));
-                }
-            }
+        if !tells_by_right(pattern, &method) {
+            compare(&node, &ids, (pattern, &method), without_leak, &mut found).await;
         }
     }
+    let Found { compared, made, told } = found;
     assert!(told.is_empty(), "{} of {compared}:\n{}", told.len(), told.join("\n"));
     assert!(compared > 1_000 && made > 20, "{compared}, {made} made");
+}
+
+/// The path names something that somebody else has.
+fn is_of_another(path: &str) -> bool {
+    ["bobs", "unsent", OTHER].iter().any(|name| path.contains(name))
+}
+
+/// The comparison sees each kind of leak, on a route of each kind: of a record, of a list, of a decision, of what is made.
+#[tokio::test]
+async fn a_leak_is_seen() {
+    fn status(path: &str, answer: &mut Answer) {
+        if is_of_another(path) {
+            answer.status = 418;
+        }
+    }
+    fn further_header(path: &str, answer: &mut Answer) {
+        if is_of_another(path) {
+            answer.headers.insert("etag", HeaderValue::from_static("\"0\""));
+        }
+    }
+    fn other_header(path: &str, answer: &mut Answer) {
+        let length = if is_of_another(path) { "900000" } else { "0" };
+        answer.headers.insert("x-length", HeaderValue::from_static(length));
+    }
+    fn one_sign(path: &str, answer: &mut Answer) {
+        if is_of_another(path) {
+            answer.body = [&answer.body[..], b" "].concat().into();
+        }
+    }
+    fn words(path: &str, answer: &mut Answer) {
+        if is_of_another(path) {
+            answer.body = format!("[{WORDS:?}]").into();
+        }
+    }
+    fn change(path: &str, answer: &mut Answer) {
+        if is_of_another(path) {
+            answer.changes.push("update encounters/bobs".to_owned());
+        }
+    }
+    let (node, ids) = start().await;
+    let routes_asked = [
+        ("/encounters/{id}", "GET"),
+        ("/encounters/{id}", "PUT"),
+        ("/encounters", "GET"),
+        ("/users/{id}", "POST"),
+        ("/pols/{person_id}/{id}", "DELETE"),
+    ];
+    let leaks: [(&str, Leak); 6] = [
+        ("status", status),
+        ("a header more", further_header),
+        ("the value of a header", other_header),
+        ("one sign of text", one_sign),
+        ("words", words),
+        ("a change", change),
+    ];
+    let known = routes(&node).await;
+    for (pattern, method) in routes_asked {
+        assert!(known.iter().any(|(other, verb)| *other == pattern && verb == method), "{method} {pattern}");
+        let mut found = Found::default();
+        compare(&node, &ids, (pattern, method), without_leak, &mut found).await;
+        assert_eq!(found.told, [""; 0], "{method} {pattern}");
+        for (what, leak) in leaks {
+            let mut found = Found::default();
+            compare(&node, &ids, (pattern, method), leak, &mut found).await;
+            assert!(!found.told.is_empty(), "{what} at {method} {pattern}, {} compared", found.compared);
+        }
+    }
 }
 
 /// What one person does is not to be seen in a number by another one.

@@ -7,9 +7,13 @@ import sys
 import time
 import traceback
 
-from attacks import ATTACKS, LONG_ONLY
+import large
+from attacks import ATTACKS as ALL_BUT_LARGE
+from attacks import LONG_ONLY
 from node import Node, Worker, is_debug
 
+ATTACKS = ALL_BUT_LARGE | large.ATTACKS
+SETTINGS = large.SETTINGS
 #: What a release build has to keep to.
 MEMORY_MB_MAX, P99_MS_MAX = 150, 50
 #: A debug build takes more; its times, and those of this program beside it on a small machine, tell nothing about speed.
@@ -49,7 +53,7 @@ def main():
 def attack(name, binary, given, memory_max, time_max):
     run, with_large, descriptors = ATTACKS[name]
     quick, left = given.quick, []
-    node = Node(binary, with_large=with_large, descriptors=descriptors if quick else None)
+    node = Node(binary, SETTINGS.get(name), with_large, descriptors=descriptors if quick else None)
     try:
         worker = Worker(node)
         node.forget_memory()

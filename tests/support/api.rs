@@ -24,7 +24,9 @@ use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant,
 use thalamus_edge::domain::active::ActiveFromCentre;
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::http::{Api, ApiSettings, BrowserSessions, ClientStore, CollectionShape, Node, Peer, api};
+use thalamus_edge::http::{
+    Api, ApiSettings, BrowserSessions, ClientStore, CollectionShape, Node, Peer, Received, api,
+};
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
@@ -280,6 +282,7 @@ impl TestNode {
             headers: Vec::new(),
             body: Body::empty(),
             peer: Some(Peer::Address(IpAddr::from([192, 0, 2, 1]))),
+            received: None,
         }
     }
 
@@ -320,6 +323,8 @@ pub(crate) struct Call<'a> {
     headers: Vec<(String, Vec<u8>)>,
     body: Body,
     peer: Option<Peer>,
+    /// What counts the request and its answer.
+    received: Option<Received>,
 }
 
 impl Call<'_> {
@@ -341,6 +346,12 @@ impl Call<'_> {
 
     pub(crate) fn from(mut self, peer: IpAddr) -> Self {
         self.peer = Some(Peer::Address(peer));
+        self
+    }
+
+    /// Counted by this.
+    pub(crate) fn with(mut self, received: Received) -> Self {
+        self.received = Some(received);
         self
     }
 
@@ -378,6 +389,9 @@ impl Call<'_> {
         let mut request = request.body(self.body).unwrap();
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
+        }
+        if let Some(received) = self.received {
+            request.extensions_mut().insert(received);
         }
         self.node.api.clone().oneshot(request).await.unwrap()
     }

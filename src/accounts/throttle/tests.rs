@@ -108,7 +108,7 @@ fn who_has_not_failed_comes_before_who_has() {
     assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Fresh);
     enter(&mut throttle, guess(1, 1), now).unwrap();
     assert_eq!(throttle.rank(&guess(1, 1), now), Rank::Known);
-    assert_eq!(throttle.rank(&guess(2, 1), now), Rank::Known, "another name at a client that is known");
+    assert_eq!(throttle.rank(&guess(2, 1), now), Rank::Neighbour, "another name at a client that is known");
     assert_eq!(throttle.rank(&guess(1, 2), now), Rank::Fresh, "the name alone is nothing");
     let fail = |throttle: &mut Throttle, guess| {
         let counted = attempt(throttle, guess, now).unwrap();
@@ -262,4 +262,16 @@ fn forgotten_pairs_leave_nothing_behind() {
     }
     assert!(throttle.pairs.order.len() <= 2 * PAIRS_MAX && throttle.known.order.len() <= 2 * KNOWN_MAX);
     assert!(throttle.pairs.entries.is_empty());
+}
+
+#[test]
+fn a_login_is_noted_once_a_day_for_each_account_and_client() {
+    let (mut throttle, start) = (Throttle::default(), Instant::now());
+    let mut is_noted = |account: usize, client: usize, hours: u64| {
+        throttle.has_to_be_noted(guess(account, client).pair, start + secs(hours * 3600))
+    };
+    assert!(is_noted(1, 1, 0) && is_noted(1, 2, 0) && is_noted(2, 1, 0));
+    assert!(!is_noted(1, 1, 1) && !is_noted(1, 1, 23));
+    assert!(is_noted(1, 1, 24), "also where it is asked all the time");
+    assert!(!is_noted(1, 1, 25));
 }

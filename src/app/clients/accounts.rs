@@ -1,6 +1,7 @@
 //! An account is one client, however many addresses it comes from: what its requests hold counts for it as well as for the
 //! address, and the larger of both counts.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -166,5 +167,28 @@ impl Arrivals for Turn {
         let turn = self.me.upgrade()?;
         let account = Arc::clone(account);
         Some(Box::pin(async move { turn.wait_as_account(account).await.map_err(|_| Overloaded) }))
+    }
+
+    fn place(&self, bytes: usize) -> bool {
+        self.take_place(bytes)
+    }
+
+    fn wait_for_place(&self, bytes: usize) -> BoxFuture<'static, Result<(), Overloaded>> {
+        let turn = self.me.upgrade();
+        Box::pin(async move {
+            let turn = turn.ok_or(Overloaded)?;
+            turn.wait_for_room_of(bytes).await.map_err(|_| Overloaded)
+        })
+    }
+
+    fn made(&self, bytes: usize) {
+        self.count_made(bytes);
+    }
+
+    fn keep(&self, bytes: usize) -> Box<dyn Any + Send + Sync> {
+        match self.me.upgrade() {
+            Some(turn) => turn.kept(bytes),
+            None => Box::new(()),
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(super) const ROOM_WAIT: Duration = Duration::from_secs(5);
 pub(super) const ROOM_LOOK: u64 = ROOM_MADE_PAUSE_MS + 5;
 
 /// What is held for a client: at its address or for its account, whichever is more.
-fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
+pub(super) fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
     let of_account = account.map_or(0, |account| account.answers.load(Ordering::Relaxed));
     share.answers.load(Ordering::Relaxed).max(of_account)
 }
@@ -35,7 +35,7 @@ pub(super) fn has_room_of_account(share: &Share, account: &Account) -> bool {
 }
 
 /// Whether a client has not all that one may have.
-fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
+pub(super) fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
     share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
         && account.is_none_or(|account| has_room_of_account(share, account))
 }
@@ -70,6 +70,13 @@ impl Clients {
         share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
             && (is_fitting && held(share, account) < ANSWERS_EACH_MAX
                 || self.make_room(share, account, bytes))
+    }
+
+    /// Makes room for a piece of an answer of this client, if it has not all that one may have.
+    pub(super) fn make_room_for_place(&self, share: &Share, account: Option<&Arc<Account>>, bytes: usize) {
+        if share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX {
+            self.make_room(share, account, bytes.max(ROOM_MADE_BYTES));
+        }
     }
 
     /// Ends connections of the site or account that holds most, if that is more than twice of what this one has, first those that
@@ -178,6 +185,7 @@ impl Clients {
         if has_crossed(in_all, ANSWERS_MAX) || has_crossed(in_all, ANSWERS_MAX + RESERVE_BYTES) {
             self.room.notify_waiters();
         }
+        self.tell_of_room(bytes);
     }
 }
 

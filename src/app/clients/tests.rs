@@ -11,6 +11,7 @@ use crate::http::Arrivals as _;
 
 mod equal;
 mod neighbours;
+mod places;
 mod trailers;
 
 fn client(last: u8) -> AddressPrefix {

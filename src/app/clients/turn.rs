@@ -31,13 +31,16 @@ pub(in crate::app) struct Turn {
     pub(super) requested: AtomicUsize,
     /// Of these the bytes for trailers that may still come.
     pub(super) trailers: AtomicUsize,
+    /// Bytes of the next piece of its answer, among those that are held; how many of them there was room for.
+    pub(super) ahead: AtomicUsize,
+    pub(super) placed: AtomicUsize,
     /// Since when it stands still: its begin, or when a piece of its answer was given or taken.
     pub(super) moved_ms: AtomicU64,
     /// Since when a piece of the answer waits to be taken; 0: none does.
     out_since_ms: AtomicU64,
     /// How long the pieces before it have waited together, and how many bytes they had.
     waited_ms: AtomicU64,
-    taken: AtomicU64,
+    pub(super) taken: AtomicU64,
 }
 
 impl Turn {
@@ -56,6 +59,8 @@ impl Turn {
             held: AtomicUsize::new(0),
             requested: AtomicUsize::new(0),
             trailers: AtomicUsize::new(0),
+            ahead: AtomicUsize::new(0),
+            placed: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(began_ms),
             out_since_ms: AtomicU64::new(0),
             waited_ms: AtomicU64::new(0),
@@ -63,7 +68,7 @@ impl Turn {
         })
     }
 
-    fn hold(&self, bytes: usize) {
+    pub(super) fn hold(&self, bytes: usize) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
         self.share.answers.fetch_add(bytes, Ordering::Relaxed);
         self.clients.answers.fetch_add(bytes, Ordering::Relaxed);
@@ -73,7 +78,7 @@ impl Turn {
         }
     }
 
-    fn let_go(&self, bytes: usize) {
+    pub(super) fn let_go(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         self.discharge(bytes);
         self.clients.let_go(&self.share, bytes);
@@ -109,11 +114,15 @@ impl Turn {
     /// Whether an answer of so many bytes, if that is known, may be held. Room for a small one is counted from the
     /// beginning.
     pub(in crate::app) fn has_room_for(&self, bytes: Option<u64>) -> bool {
+        let placed = self.placed.load(Ordering::Relaxed);
         match bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)) {
-            Some(bytes) if bytes <= REQUEST_BYTES => true,
+            Some(bytes) if bytes <= REQUEST_BYTES.max(placed) => true,
+            // What is counted of it already needs no room beside it.
             Some(bytes) if bytes > SMALL_BYTES => {
-                self.clients.has_room_for_long(&self.share, self.account(), bytes)
+                let more = bytes.saturating_sub(self.ahead.load(Ordering::Relaxed));
+                self.clients.has_room_for_long(&self.share, self.account(), more)
             }
+            None if placed > 0 => true,
             _ => self.has_room(),
         }
     }
@@ -125,6 +134,11 @@ impl Turn {
 
     /// Counts bytes of an answer for as long as what is returned lives.
     pub(in crate::app) fn holding(self: &Arc<Self>, bytes: usize) -> Holding {
+        self.holding_placed(bytes)
+    }
+
+    /// Counts bytes beside the next piece of the answer.
+    pub(in crate::app) fn holding_beside(self: &Arc<Self>, bytes: usize) -> Holding {
         self.hold(bytes);
         Holding { turn: Arc::clone(self), bytes }
     }
@@ -211,8 +225,8 @@ impl Drop for Turn {
 
 /// Bytes that are held for a request.
 pub(in crate::app) struct Holding {
-    turn: Arc<Turn>,
-    bytes: usize,
+    pub(super) turn: Arc<Turn>,
+    pub(super) bytes: usize,
 }
 
 /// Bytes of a body that its connection may take in before they are asked for.

@@ -1,0 +1,94 @@
+"""Attacks with large answers that are taken slowly, by many accounts, each from an address of its own."""
+
+import random
+import socket
+import threading
+import time
+
+from attacks import close_all, many, newcomer
+from node import DESK, ROOT
+from wire import basic, connect
+
+#: Who reads, each from an address of its own.
+READERS = [(f"reader{number}@local", "a horse that reads slowly") for number in range(40)]
+#: As large as clients may make them, and more than the node keeps of texts.
+PAGES, PAGE_BYTES = 20, 1_000_000
+CONTENT_BYTES = 4_000_000
+
+
+def prepare(node):
+    root = node.client(ROOT)
+    for who, password in READERS:
+        node.operator("POST", "/users/" + who, {"password": password, "roles": ["root"], "local": True}, 201)
+    node.done(root, "POST", "/people/OWNER01", {"name": "Own", "lastname": "Er"})
+    for number in range(PAGES):
+        node.done(root, "POST", f"/pols/OWNER01/page{number:02}", {"id": f"page{number:02}", "summary": "s" * PAGE_BYTES})
+    node.done(root, "POST", "/people/SMALL01", {"name": "Small", "lastname": "Book"})
+    node.done(root, "POST", "/pols/SMALL01/one", {"id": "one", "summary": "x"})
+    status, _, text = root.ask("PUT", "/personal-documents/d1/content", random.randbytes(CONTENT_BYTES),
+                               [("Content-Type", "image/png")])
+    assert status == 201, text
+    root.close()
+
+
+def slowly(node, seconds, number, path_of):
+    """So many answers over HTTP/1, of which a few bytes are taken now and then."""
+    def ask(at):
+        reader = at % len(READERS)
+        line = connect(node.address, f"127.0.3.{1 + reader}", "http/1.1")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.sendall(f"GET {path_of(at)} HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*READERS[reader])}\r\n\r\n".encode())
+        line.settimeout(0.001)
+        return line
+    lines, until = many(number, ask), time.monotonic() + seconds
+    while time.monotonic() < until:
+        for line in lines:
+            try:
+                line.recv(16)
+            except OSError:
+                pass
+        time.sleep(0.3)
+    return lines
+
+
+def list_from(at):
+    """A list that begins at another page each time, so that no text is there already."""
+    return f"/pols/OWNER01?limit=5&after=page{at % (PAGES - 5):02}"
+
+
+def large_answers(node, quick, number, path_of):
+    prepare(node)
+    node.forget_memory()
+    faults, over = [], threading.Event()
+    def others():
+        at = 0
+        while not over.wait(0.3) and not faults:
+            at += 1
+            faults.extend(newcomer(node, DESK, "GET", "/pols/SMALL01", number=1 + at % 50))
+    honest = threading.Thread(target=others, daemon=True)
+    honest.start()
+    lines = slowly(node, 8 if quick else 20, number, path_of)
+    over.set()
+    honest.join(60)
+    close_all(lines)
+    return {"connections": len(lines)}, faults
+
+
+def large_lists_of_many(node, quick):
+    """Lists of pages of 1 MB."""
+    return large_answers(node, quick, 160 if quick else 400, list_from)
+
+
+def large_answers_of_many(node, quick):
+    """Lists, single pages, attachments and lists of everybody, mixed."""
+    paths = (list_from, lambda at: f"/pols/OWNER01/page{at % PAGES:02}", lambda at: "/personal-documents/d1/content",
+             lambda at: "/people?q=person", lambda at: f"/people?limit=50&after=P{at % 9:03}")
+    return large_answers(node, quick, 160 if quick else 400, lambda at: paths[at % len(paths)](at))
+
+
+#: As in `attacks`; the passwords cost little here, because many log in.
+ATTACKS = {
+    "large_lists_of_many": (large_lists_of_many, False, None),
+    "large_answers_of_many": (large_answers_of_many, False, None),
+}
+SETTINGS = {name: {"ACCOUNTS__BCRYPT_COST": "6"} for name in ATTACKS}
