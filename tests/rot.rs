@@ -42,6 +42,7 @@ const WITHOUT_SUMS: [&str; 30] = [
     "closed_unsent",
     "reread",
     "vanished",
+    "vanished_told",
     "echo",
     "landed",
     "taken",
