@@ -375,6 +375,16 @@ pub(super) fn end(
             Ok(())
         })?;
     }
+    let key = hold.local_key();
+    if let (Some(local), Some(remote), HoldReason::Reused) = (&local, remote, hold.why)
+        && hold.remote == key.id
+        && same_identity(local, remote)
+    {
+        // Somebody has made the two agree, on either side, and knew of both: that is an answer.
+        tx.take_held(&key)?;
+        *tally += merge_known(tx, &key, Some(local.clone()), Some(remote))?;
+        tx.note_taken(&key)?;
+    }
     release(tx, &hold.account, tally)
 }
 

@@ -19,6 +19,7 @@ use bson::{Bson, Document};
 
 use super::closings::{self, Meeting};
 use super::conflicts::{ResolveError, audit_decision};
+use super::doubt::unsent_of_former;
 use super::hold::{release, visible};
 use super::identity_answers::SAME;
 use super::merge_in::{merge_at, merge_in};
@@ -289,6 +290,10 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         }
     }
     let undeleted = undeleted(tx, hold)?;
+    let of_former = match hold.why {
+        HoldReason::Taken => unsent_of_former(tx, &hold.local_key())?,
+        _ => Vec::new(),
+    };
     if let Some(other) = tx.other_person(hold)? {
         // What is in the trash of them is the other one's, and does not go along.
         undeleted.iter().try_for_each(|key| tx.void_trash_of(key, &other))?;
@@ -356,6 +361,8 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     if !pages.is_empty() {
         follow_pages(tx, new, &pages, actor)?;
     }
+    // Of the two it could have been it is the one who is gone.
+    tx.forget_late(&hold.account, &of_former)?;
     // What the account has is the departed one's, and so are the conflicts over it.
     if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, local, new) }
 }
