@@ -664,11 +664,6 @@ impl<'t> Tx<'t> {
         }
     }
 
-    /// The ids of the people stored under an account, in whatever spelling.
-    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
-        super::snapshot::spellings(&self.docs, &self.by_spelling, account)
-    }
-
     /// The ids of the records of a kind that belong to an account.
     pub fn owned(&self, kind: Kind, account: &str) -> Result<Vec<String>, StoreError> {
         super::snapshot::owned(&*self.by_owner, kind, account)

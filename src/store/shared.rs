@@ -32,6 +32,11 @@ impl Tx<'_> {
         Ok(differ(&people))
     }
 
+    /// The ids of the people stored under an account, in whatever spelling.
+    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
+        super::snapshot::spellings(&self.docs, &self.by_spelling, account)
+    }
+
     /// [`Tx::own_dependents`] of one person. Where somebody else has the account in another spelling, only those that name it
     /// exactly as this person does: of the others nobody knows that they are theirs.
     pub fn own_dependents_of(&self, person: &RecordKey) -> Result<Vec<RecordKey>, StoreError> {
