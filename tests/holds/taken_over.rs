@@ -214,3 +214,34 @@ async fn edits_of_records_that_another_node_has_moved_go_along() {
         assert_eq!((page.get_str("book").ok(), page.get_str("more").ok()), (Some(ANA), Some("of Ana")));
     }
 }
+
+/// The centre gives the account to the very one who was written here. What was not sent for the first one is not his.
+#[tokio::test]
+async fn the_same_one_at_the_centre_gets_nothing_of_the_first_one() {
+    for is_asked_before in [false, true] {
+        let clinic = taken_over(carlos(), is_asked_before).await;
+        assert_eq!(asked(&clinic), ("Carlos".to_owned(), "Ana".to_owned()), "{is_asked_before}");
+        answer(&clinic, Verdict::NewId(CARLOS.to_owned())).await;
+        assert_eq!(asked(&clinic), ("Ana".to_owned(), "Carlos".to_owned()));
+        answer(&clinic, Verdict::NewId(ANA.to_owned())).await;
+        clinic.assert_settled().await;
+        let found = books(&clinic, &[ACCT, CARLOS, ANA]);
+        assert_eq!(found[0], ["of the taker"]);
+        assert_eq!(found[1], ["Carlos"]);
+        assert_eq!(found[2], ["Ana", "Ana, changed", "Ana, unsent"]);
+    }
+}
+
+/// Where nothing waits for the first one there is nothing to ask.
+#[tokio::test]
+async fn the_same_correction_on_both_sides_is_no_question() {
+    let clinic = Clinic::new();
+    clinic.there(Person, ana());
+    clinic.there(Page, page("p1", ACCT, "Ana"));
+    clinic.round().await;
+    clinic.edit(Person, carlos()).await;
+    clinic.edit(Page, page("p4", ACCT, "Carlos")).await;
+    clinic.there(Person, carlos());
+    clinic.assert_settled().await;
+    assert_eq!(books(&clinic, &[ACCT]), [["Ana", "Carlos"]]);
+}
