@@ -34,6 +34,8 @@ mod same_id;
 #[path = "holds/shared.rs"]
 mod shared;
 mod support;
+#[path = "holds/taken_over.rs"]
+mod taken_over;
 #[path = "holds/undecided.rs"]
 mod undecided;
 #[path = "holds/waiting.rs"]

@@ -14,6 +14,8 @@ mod images;
 mod passed_on;
 #[path = "restored/reused.rs"]
 mod reused;
+#[path = "restored/written_over.rs"]
+mod written_over;
 
 use std::collections::BTreeMap;
 use std::path::Path;

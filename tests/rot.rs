@@ -22,7 +22,7 @@ use thalamus_edge::store::{About, AsideRows, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 /// Tables whose rows have no checksums: they are made of the others, or hold a few bytes.
-const WITHOUT_SUMS: [&str; 30] = [
+const WITHOUT_SUMS: [&str; 31] = [
     "meta",
     "dirty",
     "held_of",
@@ -42,6 +42,7 @@ const WITHOUT_SUMS: [&str; 30] = [
     "closed_unsent",
     "reread",
     "vanished",
+    "vanished_told",
     "echo",
     "landed",
     "taken",

@@ -478,7 +478,10 @@ fn identity_text(conflict: &Value) -> String {
     let why = match conflict["why"].as_str() {
         Some("created") => "both sides made a person under this account, and they differ",
         Some("reused") => "at the centre the account has come to be about somebody else",
-        Some("rewritten") => "on this node the person was rewritten into somebody else, which is not sent",
+        Some("rewritten") => {
+            "on this node the person was rewritten into somebody else, which is not sent; if the centre has given the account \
+             to another one since, that is asked next"
+        }
         Some("departed") => {
             "the one before is gone at the centre, records of theirs are here, and somebody else has the account"
         }

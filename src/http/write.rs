@@ -397,6 +397,7 @@ impl WriteRequest<'_> {
         let owner = schema.owner_of(stored);
         let grant = self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
         check_precondition(self.headers, Some(found.bytes()))?;
+        self.check_owner_spelling(snapshot, stored)?;
         let mut grants = None;
         let document = match self.verb {
             Verb::Delete => {
@@ -428,6 +429,19 @@ impl WriteRequest<'_> {
             content: None,
             closes: self.closes(),
         })
+    }
+
+    /// Refuses another spelling of the owner while two people have the account in two spellings: it names the other one.
+    fn check_owner_spelling(&self, snapshot: &Snapshot, stored: &Document) -> Result<(), ApiError> {
+        let Owner::Field(field) = self.target.schema.owner else {
+            return Ok(());
+        };
+        let given = self.body.get(field).and_then(Value::as_str);
+        let given = given.filter(|given| stored.get_str(field).is_ok_and(|stored| stored != *given));
+        match given.map(|given| snapshot.book_spelling(given)).transpose()?.flatten() {
+            Some(_) => Err(ApiError::invalid(field, format!("Not allowed to change {field}"))),
+            None => Ok(()),
+        }
     }
 
     /// Whether root says by this change alone that a person's account is to be closed or open: also where a hub has stored the

@@ -18,7 +18,7 @@ use super::trash::TrashState;
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, Path, diff, get, set};
 use crate::domain::merge::{Clash, Side};
-use crate::domain::record::RecordKey;
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::same_meaning::same_edit_option;
 use crate::domain::schema::Schema;
 use crate::domain::value::same_document;
@@ -232,6 +232,15 @@ impl Tx<'_> {
 
     fn settle_delivered_edits(&mut self, key: &RecordKey, edited: Option<&Edited>) -> Result<(), StoreError> {
         let local = self.document(key)?;
+        if key.kind == Kind::Person
+            && let (Some(now), Base::Document(agreed)) = (&local, self.base(key)?)
+            && !agreed.is_empty()
+            && self.is_rewritten(key, &agreed, now)?
+        {
+            // Never sent before it was decided whether they are the same. Where the image was made that may have been
+            // decided in any way, and left nothing that waits.
+            return Ok(());
+        }
         match edited {
             None => self.settle_delivered_record(key, local.as_ref(), local.clone(), Vec::new())?,
             // The intent tells what was sent.

@@ -281,6 +281,16 @@ impl Tx<'_> {
         if last.late.insert(key.clone()) { self.put_departed_row(account, Some(&last)) } else { Ok(()) }
     }
 
+    /// These records are known not to be anybody else's than of the last one who had the account.
+    pub fn forget_late(&mut self, account: &str, keys: &[RecordKey]) -> Result<(), StoreError> {
+        let Some(mut last) = unless_damaged(self.departed_row(account))?.flatten() else {
+            return Ok(());
+        };
+        let noted = last.late.len();
+        last.late.retain(|key| !keys.contains(key));
+        if last.late.len() == noted { Ok(()) } else { self.put_departed_row(account, Some(&last)) }
+    }
+
     /// The centre does not have a `record` that is here, from now on; `was` is what was agreed on before.
     pub(super) fn note_if_left_alone(
         &mut self,

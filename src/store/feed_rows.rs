@@ -25,6 +25,8 @@ pub struct Reread {
     pub is_alone: bool,
     /// It was deleted at the centre; if it is there again, somebody has put it back.
     pub is_deleted: bool,
+    /// The change feed has told that it was deleted. Carried out at once, see [`Vanished::is_told`].
+    pub is_told: bool,
     /// What the centre holds could not be read. The row only keeps the mark `is_deleted` until it can: the record is not
     /// read again before it changes at the centre or somebody asks for it.
     pub is_unreadable: bool,
@@ -36,7 +38,8 @@ impl Reread {
     const UNCLEAR: u8 = 1;
     const ALONE: u8 = 2;
     const TRIES_SHIFT: u32 = 2;
-    const TRIES_MAX: u8 = 0b1111;
+    const TRIES_MAX: u8 = 0b111;
+    const TOLD: u8 = 32;
     const UNREADABLE: u8 = 64;
     const DELETED: u8 = 128;
 
@@ -44,6 +47,7 @@ impl Reread {
         (self.tries.min(Self::TRIES_MAX) << Self::TRIES_SHIFT)
             | if self.is_unclear { Self::UNCLEAR } else { 0 }
             | if self.is_alone { Self::ALONE } else { 0 }
+            | if self.is_told { Self::TOLD } else { 0 }
             | if self.is_unreadable { Self::UNREADABLE } else { 0 }
             | if self.is_deleted { Self::DELETED } else { 0 }
     }
@@ -53,6 +57,7 @@ impl Reread {
             is_unclear: bits & Self::UNCLEAR != 0,
             is_alone: bits & Self::ALONE != 0,
             is_deleted: bits & Self::DELETED != 0,
+            is_told: bits & Self::TOLD != 0,
             is_unreadable: bits & Self::UNREADABLE != 0,
             tries: bits >> Self::TRIES_SHIFT & Self::TRIES_MAX,
         }
@@ -69,6 +74,7 @@ impl Reread {
             is_unclear: self.is_unclear || other.is_unclear,
             is_alone: self.is_alone || other.is_alone,
             is_deleted: self.is_deleted || other.is_deleted,
+            is_told: self.is_told || other.is_told,
             is_unreadable: false,
             tries: self.tries.max(other.tries),
         }
@@ -81,6 +87,8 @@ pub struct Vanished {
     pub key: RecordKey,
     /// The operator agrees that it goes here too.
     pub is_accepted: bool,
+    /// The change feed has told of the delete. Otherwise a sweep has missed the record.
+    pub is_told: bool,
 }
 
 /// A write of this node that is known to have landed.
@@ -205,6 +213,17 @@ impl Tx<'_> {
     pub fn put_vanished(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         if self.vanished.get(row_key(key))?.is_none() {
             self.vanished.insert(row_key(key), false)?;
+            self.vanished_told.remove(row_key(key))?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Notes that the change feed has told of the delete of a record, if the record is noted as vanished.
+    pub fn note_vanished_told(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.vanished.get(row_key(key))?.is_some()
+            && self.vanished_told.insert(row_key(key), ())?.is_none()
+        {
             self.wrote();
         }
         Ok(())
@@ -212,6 +231,7 @@ impl Tx<'_> {
 
     /// Returns whether the record was noted as vanished.
     pub fn clear_vanished(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
+        self.vanished_told.remove(row_key(key))?;
         let was_noted = self.vanished.remove(row_key(key))?.is_some();
         if was_noted {
             self.wrote();
@@ -372,12 +392,14 @@ impl Snapshot {
 
     pub fn vanished(&self) -> Result<Vec<Vanished>, StoreError> {
         let vanished = self.transaction.open_table(VANISHED)?;
+        let told = self.transaction.open_table(VANISHED_TOLD)?;
         let mut rows = Vec::new();
         for entry in vanished.iter()? {
             let (at, is_accepted) = entry?;
             let (code, id) = at.value();
             let key = RecordKey::new(kind_of(code)?, id);
-            rows.push(Vanished { key, is_accepted: is_accepted.value() });
+            let is_told = told.get((code, id))?.is_some();
+            rows.push(Vanished { key, is_accepted: is_accepted.value(), is_told });
         }
         Ok(rows)
     }

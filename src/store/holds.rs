@@ -20,6 +20,7 @@ use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use super::{Base, StoreError};
 use crate::domain::access::Actor;
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 
@@ -104,6 +105,20 @@ impl Hold {
 
     pub fn remote_key(&self) -> RecordKey {
         RecordKey::new(Kind::Person, self.remote.as_str())
+    }
+
+    /// Whether the centre has given the account away since: `agreed` is who had it there when another person was written
+    /// over them here, `held` who has it now.
+    fn is_taken(&self, agreed: &Document, held: &Document) -> bool {
+        let is_known = self.why == HoldReason::Rewritten && !agreed.is_empty();
+        is_known && is_other_person(Some(agreed), agreed, held)
+    }
+
+    fn other(&self, agreed: Option<Document>, held: Option<Document>) -> Option<Document> {
+        match (agreed, held) {
+            (Some(agreed), Some(held)) if self.is_taken(&agreed, &held) => Some(agreed),
+            (_, held) => held.or_else(|| self.gone.clone()),
+        }
     }
 
     /// Whether nothing is known of the other person if the centre's does not wait here.
@@ -203,9 +218,28 @@ impl Tx<'_> {
         self.held.get(row_key(key))?.map(|row| Held::decode(row.value())).transpose()
     }
 
-    /// The other person of a hold: the centre's, or what is remembered of the one who is gone there.
+    /// The other person of a hold: the centre's, or what is remembered of the one who is gone there. Of a person who was
+    /// rewritten here it is the one over whom they were written, whoever has the account at the centre by now.
     pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
-        Ok(self.held(&hold.remote_key())?.map(|held| held.document).or_else(|| hold.gone.clone()))
+        let held = self.held(&hold.remote_key())?.map(|held| held.document);
+        let agreed = self.written_over_in(hold)?;
+        Ok(hold.other(agreed, held))
+    }
+
+    /// Who has the account at the centre by now, if that is not the person over whom another one was written here. Whether
+    /// these two are one is asked once it is decided what becomes of the one who was written here.
+    pub fn taken_by(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
+        let held = self.held(&hold.remote_key())?.map(|held| held.document);
+        let agreed = self.written_over_in(hold)?;
+        Ok(held.filter(|held| agreed.is_some_and(|agreed| hold.is_taken(&agreed, held))))
+    }
+
+    /// The person over whom another one was written here.
+    pub fn written_over_in(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
+        match hold.why {
+            HoldReason::Rewritten => Ok(self.base(&hold.local_key())?.document().cloned()),
+            _ => Ok(None),
+        }
     }
 
     /// Lets a document of the centre wait behind the hold of `account`; returns whether that is news.
@@ -511,7 +545,13 @@ impl Snapshot {
 
     /// The other person of a hold, see [`Tx::other_person`].
     pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
-        Ok(self.held(&hold.remote_key())?.map(|held| held.document).or_else(|| hold.gone.clone()))
+        let held = self.held(&hold.remote_key())?.map(|held| held.document);
+        let agreed = match (hold.why, self.base(&hold.local_key())?) {
+            (HoldReason::Rewritten, Some(base)) => base.document().cloned(),
+            (HoldReason::Rewritten, None) => self.document(&hold.local_key())?,
+            _ => None,
+        };
+        Ok(hold.other(agreed, held))
     }
 
     /// What waits behind the hold of an account.

@@ -28,7 +28,7 @@ pub const META_VERIFY_DUE: &str = "verify_due";
 
 /// Tables without checksums in which the node notes how it stands with the centre. They follow from nothing, and each can
 /// be done without: see [`Tx::remake_notes`].
-pub(super) const NOTES: [&str; 16] = [
+pub(super) const NOTES: [&str; 17] = [
     "rights",
     "closed_here",
     "closed_unsent",
@@ -39,6 +39,7 @@ pub(super) const NOTES: [&str; 16] = [
     "conflict_watched",
     "reread",
     "vanished",
+    "vanished_told",
     "echo",
     "landed",
     "taken",

@@ -101,6 +101,7 @@ pub struct Tx<'t> {
     pub(crate) conflict_watched: Table<'t, &'static str, i64>,
     pub(crate) reread: Table<'t, RowKey, u8>,
     pub(crate) vanished: Table<'t, RowKey, bool>,
+    pub(crate) vanished_told: Table<'t, RowKey, ()>,
     pub(crate) sent: Rows<'t, u64>,
     pub(crate) echo: Table<'t, (u8, &'static str, u64), ()>,
     pub(crate) ghost: Rows<'t, RowKey>,
@@ -190,6 +191,7 @@ impl<'t> Tx<'t> {
             conflict_watched: open_for_writing(transaction, &ledger, CONFLICT_WATCHED)?,
             reread: open_for_writing(transaction, &ledger, REREAD)?,
             vanished: open_for_writing(transaction, &ledger, VANISHED)?,
+            vanished_told: open_for_writing(transaction, &ledger, VANISHED_TOLD)?,
             sent: open_for_writing(transaction, &ledger, SENT)?,
             echo: open_for_writing(transaction, &ledger, ECHO)?,
             ghost: open_for_writing(transaction, &ledger, GHOST)?,
@@ -660,11 +662,6 @@ impl<'t> Tx<'t> {
                 Ok(self.base(key)?.document().and_then(|document| schema.owner_of(document)))
             }
         }
-    }
-
-    /// The ids of the people stored under an account, in whatever spelling.
-    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
-        super::snapshot::spellings(&self.docs, &self.by_spelling, account)
     }
 
     /// The ids of the records of a kind that belong to an account.

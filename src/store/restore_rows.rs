@@ -44,6 +44,7 @@ impl Tx<'_> {
             self.restore.insert(row_key(&sent.key), tables::encode(&row)?.as_slice())?;
         }
         self.vanished.retain(|_, _| false)?;
+        self.vanished_told.retain(|_, ()| false)?;
         // What waits behind a hold, or for somebody to have its account, is what the newer centre held.
         for account in self.waited_for()? {
             for key in self.held_of(&account)? {

@@ -14,6 +14,7 @@ use super::stand_in::unless_damaged;
 use super::tables::{self, DUPLICATE, Fields};
 use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::Owner;
 
 /// A round that is later than all others.
 pub(super) const ALWAYS: i64 = i64::MAX / 2;
@@ -29,6 +30,31 @@ impl Tx<'_> {
             people.extend(self.document(&RecordKey::new(Kind::Person, id))?);
         }
         Ok(differ(&people))
+    }
+
+    /// The ids of the people stored under an account, in whatever spelling.
+    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
+        super::snapshot::spellings(&self.docs, &self.by_spelling, account)
+    }
+
+    /// [`Tx::own_dependents`] of one person. Where somebody else has the account in another spelling, only those that name it
+    /// exactly as this person does: of the others nobody knows that they are theirs.
+    pub fn own_dependents_of(&self, person: &RecordKey) -> Result<Vec<RecordKey>, StoreError> {
+        let mut own = self.own_dependents(&person.id)?;
+        if self.spellings(&person.id)?.iter().all(|id| *id == person.id) {
+            return Ok(own);
+        }
+        let mut named = Vec::new();
+        for key in own.drain(..) {
+            let document = self.document(&key)?;
+            let Owner::Field(field) = key.kind.schema().owner else {
+                continue;
+            };
+            let is_theirs = document
+                .is_some_and(|document| document.get_str(field).is_ok_and(|owner| owner == person.id));
+            named.extend(is_theirs.then_some(key));
+        }
+        Ok(named)
     }
 
     /// A person comes to have an account beside somebody else, in this round.

@@ -112,6 +112,8 @@ pub(crate) const CONTENT: RowsDefinition<(&'static str, u32)> = RowsDefinition::
 pub(crate) const REREAD: TableDefinition<RowKey, u8> = TableDefinition::new("reread");
 /// (kind, id) -> whether the operator agrees: clean records that the centre no longer has.
 pub(crate) const VANISHED: TableDefinition<RowKey, bool> = TableDefinition::new("vanished");
+/// (kind, id): those of `vanished` whose delete the change feed has told.
+pub(crate) const VANISHED_TOLD: TableDefinition<RowKey, ()> = TableDefinition::new("vanished_told");
 /// sequence -> an own write that landed at the centre, without bodies; the latest are kept.
 pub(crate) const SENT: RowsDefinition<u64> = RowsDefinition::new("sent");
 /// (kind, id, sequence in `sent`): own landed writes of which the change feed is still to tell.
@@ -202,6 +204,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(CONTENT)?;
     visitor.table(REREAD)?;
     visitor.table(VANISHED)?;
+    visitor.table(VANISHED_TOLD)?;
     visitor.rows(SENT)?;
     visitor.table(ECHO)?;
     visitor.rows(GHOST)?;

@@ -305,6 +305,20 @@ impl Tx<'_> {
 
     /// Closes every pending body of the record.
     pub fn settle_trash(&mut self, key: &RecordKey, state: TrashState) -> Result<(), StoreError> {
+        self.settle_trash_as(key, state, None)
+    }
+
+    /// The delete of a record was not of this `person`, who has it, and is not sent: its bodies are theirs too.
+    pub fn void_trash_of(&mut self, key: &RecordKey, person: &Document) -> Result<(), StoreError> {
+        self.settle_trash_as(key, TrashState::Void, Some(identity_row(person)))
+    }
+
+    fn settle_trash_as(
+        &mut self,
+        key: &RecordKey,
+        state: TrashState,
+        person: Option<Document>,
+    ) -> Result<(), StoreError> {
         while let Some(pending) = self.pending_trash(key)? {
             let (code, id) = row_key(key);
             let at = (code, id, pending.sequence);
@@ -313,6 +327,7 @@ impl Tx<'_> {
                 None => return Ok(()),
             };
             row.insert("state", state.name());
+            row.extend(person.clone().map(|person| (IDENTITY.to_owned(), person.into())));
             self.trash.insert(at, tables::encode(&row)?.as_slice())?;
             self.wrote();
         }

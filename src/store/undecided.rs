@@ -169,6 +169,11 @@ impl Tx<'_> {
         Ok(noted.is_some_and(|noted| noted.why == WaitReason::Unread))
     }
 
+    /// Whether it is noted that the record waits instead of being sent, for whatever reason.
+    pub fn is_noted_as_waiting(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        self.waiting.contains(row_key(key))
+    }
+
     /// The record does not wait any longer.
     pub fn clear_waiting(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         if self.waiting.remove(row_key(key))? {

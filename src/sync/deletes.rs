@@ -1,6 +1,7 @@
 //! Floor 3. DELETES: records that vanished at the centre, and many deletes at once on either side.
 //!
-//! A record that is gone at the centre waits here until the round has seen everything. Too many of them, or
+//! A delete that the change feed has told is carried out in the same round: a person who was deleted must not log in
+//! here any longer. A record that a sweep has missed waits until the sweep has seen everything. Too many of both, or
 //! too many deletes made on this node, are more likely an accident than a wish: then nothing is deleted on
 //! either side until the operator says which it was.
 
@@ -10,6 +11,7 @@ use bson::{Document, doc};
 
 use super::kept_rows::or_anew;
 use super::merge_in::remove;
+use super::pull::note_told;
 use super::round::{Round, RoundError, Tally};
 use super::scan::is_under_way;
 use super::step;
@@ -38,31 +40,29 @@ fn unasked(records: u64) -> u64 {
 impl Round<'_> {
     /// Deletes what vanished at the centre, or halts.
     pub(crate) async fn deletes(&mut self) -> Result<(), RoundError> {
-        let snapshot = self.store.read()?;
-        let vanished = snapshot.vanished()?;
-        if let Some(message) = too_many(&snapshot, &vanished)? {
-            return Err(RoundError::Halted(message));
+        let (due, too_many) = self.due_deletes()?;
+        match too_many {
+            Some(message) => Err(RoundError::Halted(message)),
+            None => Ok(self.delete(due).await?),
         }
-        // A sweep under way may find more: how many are gone is known at its end.
-        let is_sweeping = self.is_sweeping(&snapshot)?;
-        drop(snapshot);
-        Ok(self.delete(vanished.into_iter().filter(|row| row.is_accepted || !is_sweeping).collect()).await?)
     }
 
-    /// Deletes what the feed told before a sweep begins, so that the sweep misses only what was not told. Whether too
-    /// many are gone is known at its end.
+    /// Deletes what the feed told before a sweep begins or goes on, so that the sweep misses only what was not told.
     pub(crate) async fn deletes_before_sweep(&mut self) -> Result<(), StoreError> {
-        let snapshot = self.store.read()?;
-        let vanished = snapshot.vanished()?;
-        if self.is_sweeping(&snapshot)? || too_many(&snapshot, &vanished)?.is_some() {
-            return Ok(());
-        }
-        drop(snapshot);
-        self.delete(vanished).await
+        let (due, too_many) = self.due_deletes()?;
+        if too_many.is_some() { Ok(()) } else { self.delete(due).await }
     }
 
-    fn is_sweeping(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
-        Ok(self.sweep.is_some() || is_under_way(snapshot)?)
+    /// The deletes that can be carried out now, and why they must not be, if too many records are gone.
+    fn due_deletes(&self) -> Result<(Vec<Vanished>, Option<String>), StoreError> {
+        let snapshot = self.store.read()?;
+        let mut vanished = snapshot.vanished()?;
+        let too_many = too_many(&snapshot, &vanished)?;
+        if self.sweep.is_some() || is_under_way(&snapshot)? {
+            // The sweep may miss more: how many are gone is known at its end.
+            vanished.retain(|row| row.is_accepted || row.is_told);
+        }
+        Ok((vanished, too_many))
     }
 
     async fn delete(&mut self, due: Vec<Vanished>) -> Result<(), StoreError> {
@@ -87,6 +87,10 @@ impl Round<'_> {
                                 Tally::default()
                             }
                         };
+                        if row.is_told {
+                            // If something was in the way, and it is to be read again.
+                            note_told(tx, &row.key)?;
+                        }
                         if done.deleted > 0 && !row.is_accepted {
                             *deleted.0.entry(row.key.kind).or_default() += done.deleted;
                         }

@@ -38,21 +38,44 @@ pub(super) fn suspicion(
         None => (is_other_person(Some(local), local, remote), HoldReason::Reused),
         Some(Base::Absent) => (is_other_person(None, local, remote), HoldReason::Created),
         Some(Base::Document(base)) => {
-            let is_rewritten = !base.is_empty() && tx.is_rewritten(key, &base, local)?;
-            let is_other = is_other_person(Some(&base), local, remote);
-            match is_rewritten {
-                // A merge would make one of the two who are not one, field by field.
+            match is_rewritten_unasked(tx, key, local, &base)? {
+                // A merge would make one of the two who are not one, field by field. If both sides have written the same
+                // one, what was not sent for the one before would become theirs.
                 true => {
-                    let is_open =
-                        !same_identity(local, remote) && !is_said_to_be_same(tx, key, local, &base)?;
-                    (is_other || is_open, HoldReason::Rewritten)
+                    let is_open = !same_identity(local, remote) || !unsent_of_former(tx, key)?.is_empty();
+                    (is_open, HoldReason::Rewritten)
                 }
-                false => (is_other, HoldReason::Reused),
+                false => (is_other_person(Some(&base), local, remote), HoldReason::Reused),
             }
         }
     };
     let is_other = is_other || is_not_meant(tx.meant(&key.id)?.as_ref(), local, remote);
     Ok(is_other.then(|| (key.id.clone(), why)))
+}
+
+/// Whether the person `key` was rewritten here into another human being than was `agreed` on, and nobody has said that the two
+/// are one.
+pub(super) fn is_rewritten_unasked(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+    agreed: &Document,
+) -> Result<bool, StoreError> {
+    Ok(!agreed.is_empty()
+        && tx.is_rewritten(key, agreed, local)?
+        && !is_said_to_be_same(tx, key, local, agreed)?)
+}
+
+/// Records with edits that wait to be sent and were made for the one who had the account before the person `key` was
+/// rewritten here.
+pub(super) fn unsent_of_former(tx: &Tx<'_>, key: &RecordKey) -> Result<Vec<RecordKey>, StoreError> {
+    let mut found = Vec::new();
+    for of_account in tx.dependents(&key.id)? {
+        if !tx.is_clean(&of_account)? && tx.is_older_than_holder(&key.id, &of_account)? {
+            found.push(of_account);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether the centre's person is not the one for whom what waits was meant, see [`Tx::meant`].
@@ -136,9 +159,19 @@ pub(super) fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> 
                 || is_not_meant(tx.meant(&hold.account)?.as_ref(), local, &held.document)
         }
         // Who is written back has records of the one in between, perhaps.
-        HoldReason::Rewritten => {
-            tx.is_rewritten(&hold.local_key(), &held.document, local)? || !tx.going_along(hold)?.is_empty()
-        }
+        HoldReason::Rewritten => match (base.document(), tx.taken_by(hold)?) {
+            // The same was written on both sides.
+            (Some(_), Some(taken)) if same_identity(local, &taken) => {
+                !unsent_of_former(tx, &hold.local_key())?.is_empty()
+            }
+            (Some(agreed), Some(_)) => {
+                tx.is_rewritten(&hold.local_key(), agreed, local)? || !tx.going_along(hold)?.is_empty()
+            }
+            _ => {
+                tx.is_rewritten(&hold.local_key(), &held.document, local)?
+                    || !tx.going_along(hold)?.is_empty()
+            }
+        },
         HoldReason::Departed | HoldReason::Taken => is_other_person(None, local, &held.document),
     })
 }

@@ -386,7 +386,7 @@ impl Round<'_> {
                 }
                 for key in &heard.news {
                     let (is_unclear, is_deleted) = (heard.unclear.contains(key), heard.deleted.contains(key));
-                    let why = Reread { is_unclear, is_deleted, ..Reread::default() };
+                    let why = Reread { is_unclear, is_deleted, is_told: is_deleted, ..Reread::default() };
                     if is_deleted {
                         tx.ask_again(key, why)?;
                     }

@@ -31,6 +31,7 @@
 use bson::{Bson, Document, doc};
 
 use super::doubt::{is_in_doubt, suspicion};
+use super::former_person::{former_is_gone, former_of};
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
 use super::{lease, ownerless, undecided};
@@ -83,6 +84,12 @@ fn diverts_person(
     tally: &mut Tally,
 ) -> Result<bool, StoreError> {
     let hold = if tx.has_holds()? { tx.hold(&key.id)? } else { None };
+    if let (Some(local), None) = (local, remote)
+        && let Some(former) = former_of(tx, key, local, hold.as_ref())?
+    {
+        former_is_gone(tx, key, (local, &former), hold.as_ref(), tally)?;
+        return Ok(true);
+    }
     match (hold, remote) {
         (None, None) => Ok(false),
         (None, Some(remote)) => match suspicion(tx, key, local, remote)? {
@@ -96,6 +103,8 @@ fn diverts_person(
                 Ok(false)
             }
         },
+        // Who took the account and is gone again is read once more when it is asked about them.
+        (Some(hold), None) if tx.taken_by(&hold)?.is_some() => Ok(true),
         (Some(hold), None) => {
             let gone = tx.take_held(key)?;
             if let Some(gone) = &gone {
@@ -202,7 +211,10 @@ fn begin(
             tx.settle_trash(&local_key, TrashState::Void)?;
         }
     }
-    let hold = open(tx, key, &local_key, remote, why, tally)?;
+    let former = if why == HoldReason::Rewritten { tx.base(&local_key)? } else { Base::Absent };
+    // Somebody else by now: first it is asked about the one who had the account when the person here was rewritten.
+    let other = former.document().filter(|former| is_other_person(Some(former), former, remote));
+    let hold = open(tx, key, &local_key, other.unwrap_or(remote), why, tally)?;
     tx.put_held(key, &hold.account, remote)?;
     if late.is_empty() { Ok(()) } else { tx.set_late_apart(&hold.account, late) }
 }
@@ -335,12 +347,21 @@ pub(super) fn visible(person: &Document) -> Bson {
 }
 
 /// The hold has no reason any more; `remote` is what the centre's person was last.
-fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tally) -> Result<(), StoreError> {
+pub(super) fn end(
+    tx: &mut Tx<'_>,
+    hold: &Hold,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
     let local = tx.document(&hold.local_key())?;
     if let Some(mut conflict) = tx.conflict(&hold.conflict)? {
         (conflict.local, conflict.central) = (local.as_ref().map(visible), remote.map(visible));
         conflict.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());
         tx.put_conflict(&conflict)?;
+    }
+    if tx.taken_by(hold)?.is_some() {
+        // Who took the account may be gone again.
+        tx.ask_again(&hold.remote_key(), Reread::default())?;
     }
     tx.remove_hold(hold)?;
     // Nobody has said that the two are one: what waited under the id of a record made here may be another one's.
@@ -353,6 +374,16 @@ fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tall
             }
             Ok(())
         })?;
+    }
+    let key = hold.local_key();
+    if let (Some(local), Some(remote), HoldReason::Reused) = (&local, remote, hold.why)
+        && hold.remote == key.id
+        && same_identity(local, remote)
+    {
+        // Somebody has made the two agree, on either side, and knew of both: that is an answer.
+        tx.take_held(&key)?;
+        *tally += merge_known(tx, &key, Some(local.clone()), Some(remote))?;
+        tx.note_taken(&key)?;
     }
     release(tx, &hold.account, tally)
 }

@@ -19,9 +19,10 @@ use bson::{Bson, Document};
 
 use super::closings::{self, Meeting};
 use super::conflicts::{ResolveError, audit_decision};
+use super::doubt::unsent_of_former;
 use super::hold::{release, visible};
 use super::identity_answers::SAME;
-use super::merge_in::merge_at;
+use super::merge_in::{merge_at, merge_in};
 use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
@@ -104,6 +105,7 @@ pub async fn decide(
                 Verdict::Same => {
                     settle_same(tx, &mut conflict, &hold, local, central, &actor, &actor.to_string())?;
                     audit_decision(tx, &conflict, Some(local), &actor)?;
+                    undecided::renew_waits(tx, &hold.account)?;
                     return Ok(conflict);
                 }
                 Verdict::NewId(new) => {
@@ -112,7 +114,12 @@ pub async fn decide(
                     conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
                     tx.put_conflict(&conflict)?;
                     tx.remove_hold(&hold)?;
+                    let taken = tx.taken_by(&hold)?;
                     part(tx, &hold, local, &new, &actor)?;
+                    if taken.is_some() {
+                        // They are the person of this node again, and it is asked whether the centre's is another one.
+                        put_former_back(tx, &hold, central)?;
+                    }
                     audit_decision(tx, &conflict, Some(local), &actor)?;
                     let gone = hold.gone.as_ref().filter(|_| hold.why != HoldReason::Taken);
                     if let Some(gone) = gone {
@@ -124,6 +131,8 @@ pub async fn decide(
                     } else {
                         release(tx, &hold.account, &mut Tally::default())?;
                     }
+                    undecided::renew_waits(tx, &hold.account)?;
+                    undecided::renew_waits(tx, &new)?;
                 }
             }
             Ok(conflict)
@@ -144,12 +153,26 @@ pub(super) fn settle_same(
     (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
     conflict.resolve(SAME, None, by, tx.now_ms());
     tx.put_conflict(conflict)?;
+    let taken = tx.taken_by(hold)?;
     if unite(tx, hold, local, central, actor)? {
+        if let Some(taken) = taken {
+            // One person, whose account somebody else may have at the centre by now.
+            tx.ask_again(&hold.remote_key(), Reread::default())?;
+            merge_in(tx, &hold.remote_key(), Some(&taken))?;
+        }
         release(tx, &hold.account, &mut Tally::default())
     } else {
         // Nobody is at the centre: the records there are those of the person here.
         adopt(tx, &hold.account, &mut Tally::default())
     }
+}
+
+/// The one who was written over has the account on this node again, as they were last agreed on. Who has it at the centre by
+/// now is read again.
+fn put_former_back(tx: &mut Tx<'_>, hold: &Hold, former: &Document) -> Result<(), StoreError> {
+    let key = hold.local_key();
+    tx.put(&key, Some(former), &Base::Document(former.clone()), &Actor::Centre)?;
+    tx.ask_again(&key, Reread::default())
 }
 
 /// Whether the account is closed on this node. One who was gone when the other person came was made inactive for the hold
@@ -272,6 +295,14 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         }
     }
     let undeleted = undeleted(tx, hold)?;
+    let of_former = match hold.why {
+        HoldReason::Taken => unsent_of_former(tx, &hold.local_key())?,
+        _ => Vec::new(),
+    };
+    if let Some(other) = tx.other_person(hold)? {
+        // What is in the trash of them is the other one's, and does not go along.
+        undeleted.iter().try_for_each(|key| tx.void_trash_of(key, &other))?;
+    }
     tx.forget_meant(&hold.account)?;
     let to = RecordKey::new(Kind::Person, new);
     match hold.why {
@@ -297,6 +328,15 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         if is_theirs && !is_waiting {
             tx.edit(&key, Some(&document), actor)?;
             tx.give_conflicts(&key)?;
+            let there = tx.undecided(&key)?.filter(|known| {
+                let central = known.central.as_ref();
+                central.and_then(|central| key.kind.schema().owner_of(central)) == Some(fold_account(new))
+            });
+            if let Some(known) = there {
+                // Another node decided the same before: both are one person's again.
+                undecided::end(tx, &key, &known)?;
+                tx.ask_again(&key, Reread::default())?;
+            }
             continue;
         }
         if !is_theirs && !is_waiting && agreed.is_none() {
@@ -326,6 +366,8 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     if !pages.is_empty() {
         follow_pages(tx, new, &pages, actor)?;
     }
+    // Of the two it could have been it is the one who is gone.
+    tx.forget_late(&hold.account, &of_former)?;
     // What the account has is the departed one's, and so are the conflicts over it.
     if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, local, new) }
 }

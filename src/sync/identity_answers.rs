@@ -44,12 +44,13 @@ pub(super) fn open_questions(snapshot: &Snapshot) -> Result<Vec<Question>, Store
             snapshot.visit_record(&hold.local_key(), |record| record.map(Document::try_from).transpose()),
         )?;
         let local = local.transpose().map_err(|e| StoreError::Damaged(e.to_string()))?.flatten();
-        let central = unless_damaged(snapshot.held(&hold.remote_key()))?.flatten();
+        let is_there = unless_damaged(snapshot.held(&hold.remote_key()))?.flatten().is_some();
+        let central = unless_damaged(snapshot.other_person(&hold))?.flatten().filter(|_| is_there);
         if let (Some(local), Some(central)) = (local, central)
             && !is_unknown(&local)
-            && !is_unknown(&central.document)
+            && !is_unknown(&central)
         {
-            let id = question_id(&hold.account, &identity_of(&local), &identity_of(&central.document))?;
+            let id = question_id(&hold.account, &identity_of(&local), &identity_of(&central))?;
             questions.extend(id.map(|id| Question { id, account: hold.account }));
         }
     }
@@ -130,14 +131,13 @@ pub(super) fn take_answer(tx: &mut Tx<'_>, question: &Question, row: &Document) 
     let Some(hold) = tx.hold(&question.account)?.filter(|_| is_answer) else {
         return Ok(());
     };
-    let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
-    if tx.damage(&hold.local_key())?.is_some() {
+    if tx.damage(&hold.local_key())?.is_some() || tx.held(&hold.remote_key())?.is_none() {
         return Ok(());
     }
-    let (Some(local), Some(held)) = (local, held) else {
+    let (Some(local), Some(central)) = (tx.document(&hold.local_key())?, tx.other_person(&hold)?) else {
         return Ok(());
     };
-    if is_unknown(&local) || is_unknown(&held.document) || !names_both(row, &hold, &local, &held.document)? {
+    if is_unknown(&local) || is_unknown(&central) || !names_both(row, &hold, &local, &central)? {
         return Ok(());
     }
     let Some(mut conflict) = tx.conflict(&hold.conflict)? else {
@@ -145,7 +145,7 @@ pub(super) fn take_answer(tx: &mut Tx<'_>, question: &Question, row: &Document) 
     };
     let by: String = text("resolved_by").chars().take(NAME_CHARS_MAX).collect();
     let by = from_centre(&by);
-    settle_same(tx, &mut conflict, &hold, &local, &held.document, &Actor::Centre, &by)?;
+    settle_same(tx, &mut conflict, &hold, &local, &central, &Actor::Centre, &by)?;
     let collection = Kind::Person.schema().collection;
     let event = Event::new(What::Decision, &Actor::Centre).at(tx.asked_from());
     let event = event.about(collection, &conflict.key.id, Some(&hold.account));

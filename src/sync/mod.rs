@@ -24,6 +24,7 @@ mod ending;
 mod evidence;
 mod follow;
 mod former;
+mod former_person;
 mod heal;
 mod hold;
 pub mod identity;

@@ -175,7 +175,8 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
     Ok(())
 }
 
-/// Whether a person who is new would get records at the centre that are another one's.
+/// Whether a person who is new would get records that are another one's: at the centre, or here and not sent, of one who was
+/// deleted there after this person was written over them.
 pub(super) fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     let Some(person) = tx.document(key)? else {
         return Ok(false);
@@ -194,8 +195,10 @@ pub(super) fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<b
     if is_theirs {
         return Ok(false);
     }
+    let late = tx.late(&key.id)?;
     for of_account in tx.dependents(&key.id)? {
-        if tx.base(&of_account)?.is_under(&of_account, &key.id) {
+        let is_unsent = late.contains(&of_account) && !tx.is_clean(&of_account)?;
+        if is_unsent || tx.base(&of_account)?.is_under(&of_account, &key.id) {
             return Ok(true);
         }
     }

@@ -389,10 +389,23 @@ pub(crate) fn take(
         }
         None if waits_for_people(tx, (key, None), people)? => Ok(Tally::default()),
         None => {
+            let is_told = tx.reread_of(key)?.is_some_and(|why| why.is_told);
             tx.read_again(key)?;
-            merge_in(tx, key, None)
+            let taken = merge_in(tx, key, None)?;
+            if is_told {
+                note_told(tx, key)?;
+            }
+            Ok(taken)
         }
     }
+}
+
+/// The change feed has told that the record was deleted. That is remembered until the delete is carried out.
+pub(super) fn note_told(tx: &mut Tx<'_>, key: &RecordKey) -> Result<(), StoreError> {
+    if let Some(why) = tx.reread_of(key)?.filter(|why| why.is_deleted) {
+        tx.ask_again(key, Reread { is_told: true, ..why })?;
+    }
+    tx.note_vanished_told(key)
 }
 
 /// [`take`] of a document that was read.

@@ -155,7 +155,7 @@ pub(super) fn ask_about_waiting(
 /// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it
 /// waits already then.
 pub(super) fn delete_waits(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<bool, StoreError> {
-    if key.kind != Kind::Person || tx.own_dependents(&key.id)?.is_empty() {
+    if key.kind != Kind::Person || tx.own_dependents_of(key)?.is_empty() {
         return Ok(false);
     }
     let local = tx.document(key)?;
@@ -253,7 +253,7 @@ pub(super) fn carry_out(
         }
         (Decision::TakeLocal, None) => tx.put(key, Some(&local), &Base::Absent, actor)?,
         (Decision::TakeCentral, None) => {
-            for own in tx.own_dependents(&key.id)? {
+            for own in tx.own_dependents_of(key)? {
                 if let Some(document) = tx.document(&own)? {
                     tx.put_trash(&own, &document, actor, TrashState::Done)?;
                     // What the centre has under the id is somebody else's.
@@ -315,6 +315,21 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
         Some(why) if !planted(Flaw::PersonNotAwaited) => Ok(because(why, &account)),
         _ => Ok(None),
     }
+}
+
+/// Notes anew why the records of an account wait, and its people, once something about it was decided: the next round that
+/// sends says the same.
+pub(super) fn renew_waits(tx: &mut Tx<'_>, account: &str) -> Result<(), StoreError> {
+    let people = tx.spellings(account)?.into_iter().map(|id| RecordKey::new(Kind::Person, id));
+    for key in people.chain(tx.dependents(account)?) {
+        if tx.is_noted_as_waiting(&key)? {
+            match waits(tx, &key)? {
+                Some(waiting) => tx.put_waiting(&waiting)?,
+                None => tx.clear_waiting(&key)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Why no person of this account stands at the centre as this node knows it, if none does.

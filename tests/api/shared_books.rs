@@ -108,6 +108,44 @@ async fn new_pages_and_deleted_ones_stay_with_the_spelling() {
     }
 }
 
+/// A record of any kind is stored in exactly the spelling that was written, and no later write gives it to the other person.
+#[tokio::test]
+async fn a_new_record_has_exactly_the_spelling_that_was_written() {
+    let node = with_twins(["Bertram", "Carlos"]).await;
+    let mut made = 0;
+    for schema in SCHEMAS.iter() {
+        let Owner::Field(field) = schema.owner else {
+            continue;
+        };
+        let mut items =
+            schema.routes.iter().filter(|route| matches!(route.shape, Shape::Item | Shape::ItemOfPerson));
+        let item = items.next().unwrap().path;
+        for (account, other) in [(UPPER, LOWER), (LOWER, UPPER)] {
+            let id = format!("new-{account}");
+            let path = item.replace("{person_id}", account).replace("{id}", &id);
+            let stored = || {
+                let document = node.stored(schema.kind, &id).unwrap();
+                document.get_str(field).unwrap().to_owned()
+            };
+            let created = format!("create {}/{id}", schema.collection);
+            let body = json!({"id": id, field: account});
+            let answer = node.post(&path, body.clone()).by("ROOT004").send().await.is(201, &[&created]);
+            assert_eq!(
+                (answer.json()[field].as_str(), stored().as_str()),
+                (Some(account), account),
+                "{path}"
+            );
+            let misspelled = json!({"id": id, field: other});
+            node.patch(&path, misspelled.clone()).by("ROOT004").send().await.is_invalid(field);
+            node.put_json(&path, misspelled).by("ROOT004").send().await.is_invalid(field);
+            node.patch(&path, body).by("ROOT004").send().await.is(200, NOTHING);
+            assert_eq!(stored(), account, "{path}");
+            made += 1;
+        }
+    }
+    assert_eq!(made, 12);
+}
+
 #[tokio::test]
 async fn a_book_has_every_spelling_where_they_can_be_one() {
     let node = with_twins(["Bertram", "Bertram"]).await;

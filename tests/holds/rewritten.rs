@@ -2,7 +2,7 @@
 //! records this one has not read, know the first one: the account never becomes the other one's before somebody has decided.
 
 use thalamus_edge::domain::record::Kind::{Encounter, Page, Person, PersonalDocument};
-use thalamus_edge::store::HoldReason;
+use thalamus_edge::store::{HoldReason, TrashState, WaitReason};
 use thalamus_edge::sync::identity::Verdict;
 
 use super::*;
@@ -384,6 +384,42 @@ async fn a_delete_after_the_rewrite_is_not_carried_out_for_the_other_one() {
             for kind in records {
                 assert!(clinic.here(kind, &format!("n-{}", kind.schema().collection)).is_some(), "{kind:?}");
             }
+        }
+    }
+}
+
+/// What was deleted here for the other one, and is the first one's, is listed as hers afterwards.
+#[tokio::test]
+async fn what_is_not_deleted_stays_hers_in_the_trash() {
+    let (south, _north) = rewritten(&[]).await;
+    // Her page is here before she is written over.
+    south.edit(Person, ana()).await;
+    south.round().await;
+    south.edit(Person, carlos()).await;
+    south.edit(Page, page("s-carlos", ACCT, "Carlos")).await;
+    south.delete(Page, "s-carlos").await;
+    south.delete(Page, "n-pols").await;
+    south.round().await;
+    south.decide(Verdict::NewId(NEW.to_owned())).await;
+    south.assert_settled().await;
+    let owners: Vec<_> = south.store.read().unwrap().trash().unwrap();
+    let owners: Vec<(String, String, TrashState)> =
+        owners.into_iter().map(|row| (row.key.id, row.whose.account, row.state)).collect();
+    let row = |id: &str, account: &str, state| (id.to_owned(), account.to_owned(), state);
+    assert_eq!(owners, [row("n-pols", ACCT, TrashState::Void), row("s-carlos", NEW, TrashState::Done)]);
+}
+
+/// Until the next round the list of what waits says what is so after the decision.
+#[tokio::test]
+async fn nothing_is_said_to_wait_for_a_question_that_is_decided() {
+    for verdict in [Verdict::Same, Verdict::NewId(NEW.to_owned())] {
+        let (south, _north) = rewritten(&["s-ana"]).await;
+        south.edit(Page, page("s-carlos", ACCT, "Carlos")).await;
+        south.round().await;
+        assert_eq!(south.waits_for(Page, "s-ana"), Some(WaitReason::Held));
+        south.decide(verdict).await;
+        for waiting in south.store.read().unwrap().waiting(None, usize::MAX).unwrap() {
+            assert_ne!(waiting.why, WaitReason::Held, "{waiting:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use bson::{Document, doc};
 use thalamus_edge::domain::record::Kind::{Encounter, Page, Person};
 use thalamus_edge::store::{HoldReason, WaitReason};
+use thalamus_edge::sync::conflicts::Decision;
 use thalamus_edge::sync::identity::Verdict;
 
 use super::{ACCT, Clinic, ana, beatriz, page, with};
@@ -164,4 +165,40 @@ async fn a_question_about_two_spellings_outlasts_a_verification() {
         clinic.round().await;
     }
     assert_eq!((clinic.holds(), clinic.here(Person, LOWER), clinic.here(Person, ACCT)), (0, None, None));
+}
+
+/// Somebody makes a second spelling at the centre by mistake, and deletes it again: the records of the right person are not
+/// what is decided about, and go out.
+#[tokio::test]
+async fn a_second_spelling_that_was_a_slip_takes_nothing_along() {
+    for has_own in [false, true] {
+        let clinic = Clinic::new();
+        clinic.there(Person, ana());
+        clinic.there(Page, page("p0", ACCT, "of Ana"));
+        clinic.round().await;
+        clinic.there(Person, lower(beatriz()));
+        clinic.round().await;
+        clinic.edit(Page, page("p0", ACCT, "of Ana, changed")).await;
+        clinic.edit(Page, page("p1", ACCT, "of Ana")).await;
+        clinic.edit(Encounter, doc! {"_id": "e1", "person": ACCT, "notes": "of Ana"}).await;
+        if has_own {
+            clinic.edit(Page, page("b1", LOWER, "of Beatriz")).await;
+        }
+        clinic.round().await;
+        assert_eq!(clinic.waits_for(Page, "p1"), Some(WaitReason::Shared));
+        clinic.sim.remove(Person, LOWER);
+        clinic.round().await;
+        assert_eq!(clinic.record_conflict().is_some(), has_own);
+        clinic.decide_record(Decision::TakeCentral).await;
+        clinic.assert_settled().await;
+        assert_eq!(clinic.here(Person, LOWER), None);
+        let mut book = clinic.book(ACCT);
+        book.sort();
+        assert_eq!(book, ["of Ana", "of Ana, changed"]);
+        assert!(clinic.at_centre(Encounter, "e1").is_some());
+        let trash = clinic.store.read().unwrap().trash().unwrap();
+        let mut ids: Vec<&str> = trash.iter().map(|row| row.key.id.as_str()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, if has_own { vec![LOWER, "b1"] } else { vec![LOWER] });
+    }
 }

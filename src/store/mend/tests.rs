@@ -126,6 +126,7 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.note_taken(&key(Kind::Page, "page-11"))?;
     tx.ask_again(&key(Kind::Page, "page-21"), Reread::default())?;
     tx.put_vanished(&key(Kind::Page, "page-11"))?;
+    tx.note_vanished_told(&key(Kind::Page, "page-11"))?;
     let some = encode(&doc! {"own": []})?;
     tx.restore.insert(row_key(&key(Kind::Page, "page-11")), &some)?;
     tx.delivered.insert(row_key(&key(Kind::Page, "page-51")), &encode(&doc! {"delivered": {}})?)?;
