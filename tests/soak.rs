@@ -41,6 +41,9 @@ const GROWTH_KB_MAX: u64 = 3 * 1024;
 /// How often a process without work is looked at for the least that it holds: for longer than two rounds take.
 const LOOKS: usize = 35;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The same once it had work. Each look is a request, and the threads for blocking work take such in turn: looked at more often
+/// than they end (`cli::IDLE_THREAD`), all of them would stay.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(2_500);
 /// Longest that the node may take to close what it needs no more, before the test takes it for kept.
 const CLOSE_S_MAX: u64 = 120;
 const NEVER: &str = "0 0 0 1 1 *";
@@ -100,6 +103,15 @@ impl Sample {
             threads: usize::try_from(number("Threads:")).unwrap(),
         }
     }
+
+    /// The fewer of the descriptors and of the threads.
+    fn or_less(self, other: Sample) -> Sample {
+        Sample {
+            descriptors: self.descriptors.min(other.descriptors),
+            threads: self.threads.min(other.threads),
+            ..other
+        }
+    }
 }
 
 /// The least that the node holds with nothing to do but a round now and then.
@@ -107,24 +119,21 @@ async fn at_rest(node: &EdgeNode) -> Sample {
     let mut least = Sample::of(node).await;
     for _ in 0..LOOKS {
         tokio::time::sleep(LOOK_EVERY).await;
-        let sample = Sample::of(node).await;
-        least.descriptors = least.descriptors.min(sample.descriptors);
-        least.threads = least.threads.min(sample.threads);
+        least = least.or_less(Sample::of(node).await);
     }
     least
 }
 
-/// Waits until the node holds no more than it did `before` it had work.
+/// Waits until the node holds no more than it did `before` it had work; the least of each, as [`at_rest`] takes it, because a
+/// round may be under way at any look.
 async fn comes_to_rest(node: &EdgeNode, before: Sample) {
     let started = Instant::now();
-    loop {
-        let now = Sample::of(node).await;
-        if now.descriptors <= before.descriptors && now.threads <= before.threads {
-            return;
-        }
+    let mut least = Sample::of(node).await;
+    while least.descriptors > before.descriptors || least.threads > before.threads {
         let is_late = started.elapsed() > Duration::from_secs(CLOSE_S_MAX);
-        assert!(!is_late, "without work the node keeps more than before: {before:?}, {now:?}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        assert!(!is_late, "without work the node keeps more than before: {before:?}, at least {least:?}");
+        tokio::time::sleep(LOOK_AGAIN_EVERY).await;
+        least = least.or_less(Sample::of(node).await);
     }
 }
 
