@@ -442,6 +442,11 @@ impl Store {
         self.inner.writer.submit(job, true).await
     }
 
+    /// How many jobs wait for the writer, without the one that it is at.
+    pub fn waiting_jobs(&self) -> usize {
+        self.inner.writer.waiting()
+    }
+
     /// The sequence number of the last committed change, and word of each new one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.clone()

@@ -230,6 +230,14 @@ impl Writer {
         Ok(Writer::Inline(Box::new(Mutex::new(work))))
     }
 
+    /// Jobs that wait for the thread.
+    pub(crate) fn waiting(&self) -> usize {
+        match self {
+            Writer::Thread { queue, .. } => queue.len(),
+            Writer::Inline(_) => 0,
+        }
+    }
+
     /// `is_trial`: what the job writes is undone when it has said what it would do.
     pub(crate) async fn submit<T, E, F>(&self, job: F, is_trial: bool) -> Result<T, E>
     where

@@ -4,7 +4,7 @@
 //! that nothing but the check in its own transaction can see the change.
 
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use futures_util::FutureExt as _;
@@ -23,6 +23,8 @@ use crate::support::sim::Sim;
 
 static NEW_HASH: LazyLock<String> = LazyLock::new(|| bcrypt::hash(NEW_PASSWORD, BCRYPT_COST_MIN).unwrap());
 
+/// When a request has come to the writer, however busy the machine is.
+const LATEST: Duration = Duration::from_secs(20);
 /// These do not write by the caller's right: a backup is a file, made by the node from what is committed; a record that is
 /// not damaged is not set aside.
 const WITHOUT_WRITE: &[&str] = &["/backups", "/sync/damaged/{id}/set-aside"];
@@ -210,8 +212,10 @@ async fn what_is_taken_before_the_transaction_of_any_write_counts() {
             });
             has_begun.await.unwrap();
             let mut answer = Box::pin(world.call(&method, &case.path).bytes(case.body).open());
-            for _ in 0..10 {
+            let asked = Instant::now();
+            while world.node.node.store.unguarded().waiting_jobs() == 0 {
                 assert!((&mut answer).now_or_never().is_none(), "{cell}: it does not wait for the writer");
+                assert!(asked.elapsed() < LATEST, "{cell}: it does not come to the writer");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             // Rules are in force at once, and written when the writer is free.
