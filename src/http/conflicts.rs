@@ -25,7 +25,6 @@ use super::workload::{self, Work, showing, writing};
 use super::write::{check_size, to_raw};
 use crate::domain::access::{Acl, Principal, Target, Verb};
 use crate::domain::content::has_content;
-use crate::domain::days::keep_written_days;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt_like, check_values, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
@@ -352,9 +351,7 @@ fn parse_decision(
             };
             let versions = [&conflict.base, &conflict.local, &conflict.central];
             let others: Vec<&Bson> = versions.into_iter().flatten().filter(|_| is_empty).collect();
-            let adopted = adopt_like(value, stored, &others, &conflict.path.join("."))?;
-            let field = conflict.path.last().map_or("", String::as_str);
-            let value = keep_written_days(field, value, stored, adopted);
+            let value = adopt_like(value, stored, &others, &conflict.path.join("."))?;
             if conflict.path.is_empty() {
                 whole_record(conflict, current, value)
             } else {
