@@ -88,7 +88,12 @@ fn seen_person(id: &str) -> Seen {
 }
 
 /// An error if the caller may not know of what the id names, or if it names nothing.
-fn check_known(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<(), ApiError> {
+pub(super) fn check_known(
+    node: &Node,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    id: &str,
+) -> Result<(), ApiError> {
     let reader = ConflictReader::new(node, caller, snapshot);
     match standing_questions::find(node, snapshot, id)? {
         Some(_) if reader.may_know_people() => Ok(()),
@@ -260,10 +265,13 @@ pub(super) fn check_value_conflict(
     snapshot: &Snapshot,
     id: &str,
 ) -> Result<(), ApiError> {
-    match find_in(node, caller, snapshot, id)? {
-        Found::Value(_) => Ok(()),
-        Found::Identity(_) | Found::Standing(_) => Err(ApiError::invalid("", ONLY_VALUES_TRIED)),
-    }
+    check_known(node, caller, snapshot, id)?;
+    let is_question = match standing_questions::find(node, snapshot, id)? {
+        Some(_) => true,
+        None => conflict_view::visit(node, snapshot, id, None, |view| view.head.is_identity())?
+            .ok_or_else(absent)?,
+    };
+    if is_question { Err(ApiError::invalid("", ONLY_VALUES_TRIED)) } else { Ok(()) }
 }
 
 /// What the body says, and the work of carrying it out. The caller's password, if it is there, is verified meanwhile.
