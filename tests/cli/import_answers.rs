@@ -23,7 +23,7 @@ fn rows_are_found_in_what_surrounds_them() {
         format!("[{{\"data\": [{ONE}]}}, {{\"data\": [{TWO}]}}]"),
         format!("{{\"data\": [{ONE}]}}{{\"data\": [{TWO}]}}{{\"data\": []}}"),
         format!("{{\"errors\": [], \"data\": [{ONE}, {TWO}]}}"),
-        format!("{}{{\"data\": [{TWO}]}}", format!("{{\"data\": [{ONE}]}}").repeat(9)),
+        format!("{{\"data\": [{ONE}]}}{}{{\"data\": [{TWO}]}}", "{\"data\": []}".repeat(20)),
         // Rows of a table.
         format!("{{\"data\": [[{ONE}], [{TWO}]]}}"),
         format!("{{\"data\": [[\"P1\", \"ANA001\", {ONE}], [\"P2\", \"BOB001\", {TWO}]]}}"),
