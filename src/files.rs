@@ -34,8 +34,17 @@ pub(crate) fn read_configured(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Reads a regular file of at most `bytes_max` bytes.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_regular(path)?, bytes_max)
+}
+
+/// Reads a file of at most `bytes_max` bytes that the operator names on the command line, see [`open_named`].
+pub(crate) fn read_named(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_named(path)?, bytes_max)
+}
+
+fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_regular(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
         let size = match bytes_max >> 20 {
             0 => format!("{} KiB", bytes_max >> 10),
@@ -52,6 +61,15 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Whatever reads a file opens it here; `tests/architecture.rs` looks for others.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     open_regular_with(path, OpenOptions::new().read(true))
+}
+
+/// Opens a file that the operator names on the command line, and that is read once: it may also be a pipe, as
+/// `<(zcat trail.gz)` is. That is waited for, which the operator sees and can end.
+pub(crate) fn open_named(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.file_type() {
+        kind if kind.is_fifo() => File::open(path),
+        _ => open_regular(path),
+    }
 }
 
 /// [`open_regular`] to read and write it.

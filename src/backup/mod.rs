@@ -397,15 +397,13 @@ pub fn list_own(settings: &BackupSettings) -> Result<Vec<Listed>, BackupError> {
     Ok(listed)
 }
 
-/// Whether a backup is the file that was written: its SHA-256 is the one beside it. Reads all of it; what cannot be read is
-/// no backup that anybody could restore. `None` if no checksum stands beside it.
-pub fn is_as_written(listed: &Listed) -> Option<bool> {
-    let noted = match seal::noted_sha256(&listed.file) {
-        Ok(None) => return None,
-        Ok(Some(noted)) => noted,
-        Err(_) => return Some(false),
+/// Whether a backup is the file that was written: its SHA-256 is the one beside it. Reads all of it. `None` if no checksum
+/// stands beside it; an error if one of the two files cannot be read.
+pub fn is_as_written(listed: &Listed) -> Result<Option<bool>, BackupError> {
+    let Some(noted) = seal::noted_sha256(&listed.file)? else {
+        return Ok(None);
     };
-    Some(seal::file_sha256(&listed.file).is_ok_and(|found| found == noted))
+    Ok(Some(seal::file_sha256(&listed.file)? == noted))
 }
 
 /// Checks a backup: its checksum, if one stands beside it, and with a key, or if none is needed, all of it. Where neither
@@ -462,7 +460,7 @@ fn thin_out(directory: &Path, own: &str, keep: usize) -> Result<usize, BackupErr
     let mut newest_first = complete.iter().rev();
     while whole < keep {
         match newest_first.next() {
-            Some(listed) => whole += usize::from(is_as_written(listed) == Some(true)),
+            Some(listed) => whole += usize::from(matches!(is_as_written(listed), Ok(Some(true)))),
             None => break,
         }
     }

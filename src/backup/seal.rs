@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::BackupError;
 use super::name::CHECKSUM_ENDING;
 use crate::domain::encoding::utf8;
-use crate::files::{open_regular, read_bounded, suffixed};
+use crate::files::{open_regular, read_bounded, read_named, suffixed};
 use crate::store::{Manifest, StreamError, read_backup};
 
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
@@ -52,10 +52,10 @@ pub fn new_pair() -> (String, Zeroizing<String>) {
 pub struct Keys(Vec<Box<dyn age::Identity>>);
 
 impl Keys {
-    /// Reads a file of `AGE-SECRET-KEY-1...` lines, as `backup keygen` and age-keygen write it.
+    /// Reads a file of `AGE-SECRET-KEY-1...` lines, as `backup keygen` and age-keygen write it; also from a pipe.
     pub fn read(path: &Path) -> Result<Keys, BackupError> {
         let at = |cause| BackupError::File { path: path.to_owned(), cause };
-        let bytes = Zeroizing::new(read_bounded(path, KEYS_BYTES_MAX).map_err(at)?);
+        let bytes = Zeroizing::new(read_named(path, KEYS_BYTES_MAX).map_err(at)?);
         let text = utf8(&bytes).map_err(|error| at(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         let no_keys = || BackupError::NoKeys(path.to_owned());
         let mut keys: Vec<Box<dyn age::Identity>> = Vec::new();

@@ -15,7 +15,7 @@ use super::control::{Client, Missing};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::domain::audit::{AuditError, Entry, Head, Verdict, Verifier};
-use crate::files::{create_private, open_regular};
+use crate::files::{create_private, open_named};
 
 /// Entries asked for at a time: as many as there are in one answer.
 const PAGE_ENTRIES_MAX: usize = 1000;
@@ -106,7 +106,7 @@ async fn verify_node(config: &Config, expect: &[Head]) -> anyhow::Result<Done> {
 fn verify_file(path: &Path, expect: &[Head]) -> anyhow::Result<Done> {
     let shown = || path.display().to_string();
     let mut checked: Option<Verifier> = None;
-    for (number, line) in BufReader::new(open_regular(path).with_context(shown)?).lines().enumerate() {
+    for (number, line) in BufReader::new(open_named(path).with_context(shown)?).lines().enumerate() {
         let at = || format!("{} line {}", path.display(), number + 1);
         let line: Value = serde_json::from_str(&line.with_context(at)?).with_context(at)?;
         match &mut checked {

@@ -88,12 +88,13 @@ fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
         return Ok(Done::text(format!("there is no backup in {}", plain(&directory.display().to_string()))));
     }
     let listed: Vec<_> = listed.into_iter().map(|listed| (backup::is_as_written(&listed), listed)).collect();
-    let is_any_damaged = listed.iter().any(|(is_as_written, _)| *is_as_written == Some(false));
-    let code = if is_any_damaged { EXIT_FAILED } else { 0 };
+    let is_any_wrong =
+        listed.iter().any(|(is_as_written, _)| !matches!(is_as_written, Ok(Some(true) | None)));
+    let code = if is_any_wrong { EXIT_FAILED } else { 0 };
     if json {
         let rows = listed.iter().map(|(is_as_written, listed)| {
             let mut row = serde_json::to_value(listed)?;
-            row["as_written"] = json!(is_as_written);
+            row["as_written"] = json!(is_as_written.as_ref().map_or(Some(false), |found| *found));
             Ok(row)
         });
         let rows = rows.collect::<Result<Vec<_>, serde_json::Error>>()?;
@@ -101,22 +102,24 @@ fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
         return Ok(Done::json(&shown).with_code(code));
     }
     warn(config);
-    let rows: Vec<_> = listed.iter().map(|(is_as_written, listed)| row(*is_as_written, listed)).collect();
+    let rows: Vec<_> = listed.iter().map(|(is_as_written, listed)| row(is_as_written, listed)).collect();
     Ok(Done::text(table(["FILE", "MADE AT", "BYTES", "ENCRYPTED", "CHECKSUM"], &rows)).with_code(code))
 }
 
-fn row(is_as_written: Option<bool>, listed: &Listed) -> [String; 5] {
+fn row(is_as_written: &Result<Option<bool>, BackupError>, listed: &Listed) -> [String; 5] {
     let checksum = match is_as_written {
-        Some(true) => "right",
-        Some(false) => "WRONG: damaged",
-        None => "none",
+        Ok(Some(true)) => "right".to_owned(),
+        Ok(Some(false)) => "WRONG: damaged".to_owned(),
+        Ok(None) => "none".to_owned(),
+        Err(BackupError::File { cause, .. }) => format!("WRONG: not compared ({cause})"),
+        Err(error) => format!("WRONG: not compared ({error})"),
     };
     [
         plain(&listed.file.display().to_string()),
         time_text(listed.created_s.saturating_mul(1000)),
         listed.bytes.to_string(),
         if listed.encrypted { "yes" } else { "no" }.to_owned(),
-        checksum.to_owned(),
+        checksum,
     ]
 }
 

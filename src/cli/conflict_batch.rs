@@ -99,7 +99,8 @@ impl Outcomes {
                 self.leave_changed(conflict);
                 return Ok(());
             }
-            _ if status.is_client_error() => self.refused += 1,
+            // Of a damaged record; the others go on.
+            _ if status.is_client_error() || answer["code"] == "damaged" => self.refused += 1,
             _ => {
                 let message = format!("{why}; {} were decided before: run the command again", self.decided());
                 return Err(Failure { code: EXIT_FAILED, message }.into());
@@ -223,8 +224,14 @@ pub(super) async fn resolve_all(
             }
         }
     }
-    for conflicts in to_try.chunks(TRIALS_MAX) {
-        try_all(client, conflicts, side, &mut outcomes).await?;
+    // The run would leave these alone without asking.
+    let (changed, mut rest): (Vec<Value>, Vec<Value>) =
+        to_try.into_iter().partition(|conflict| conflict["changed_since"] == true);
+    changed.iter().for_each(|conflict| outcomes.leave_changed(conflict));
+    while !rest.is_empty() {
+        let asked = rest.get(..TRIALS_MAX.min(rest.len())).unwrap_or_default();
+        let tried = try_all(client, asked, side, &mut outcomes).await?;
+        rest.drain(..tried);
     }
     let code = if args.dry_run { 0 } else { outcomes.exit_code() };
     let done = match is_json {
@@ -262,17 +269,14 @@ async fn decide(
     outcomes.count(conflict, answer.status, &answer.body)
 }
 
-/// Has the node try these decisions one after the other.
+/// Has the node try these decisions one after the other; how many of them it has tried.
 async fn try_all(
     client: &Client,
-    conflicts: &[Value],
+    asked: &[Value],
     side: &str,
     outcomes: &mut Outcomes,
-) -> anyhow::Result<()> {
-    // The run would leave these alone without asking.
-    let (changed, asked): (Vec<&Value>, Vec<&Value>) =
-        conflicts.iter().partition(|conflict| conflict["changed_since"] == true);
-    let decision = |conflict: &&Value| json!({"id": conflict["id"], "etag": conflict["etag"], "take": side});
+) -> anyhow::Result<usize> {
+    let decision = |conflict: &Value| json!({"id": conflict["id"], "etag": conflict["etag"], "take": side});
     let body = json!({"decisions": asked.iter().map(decision).collect::<Vec<_>>()});
     let answer = client.send(Method::POST, "/sync/conflicts/trial", Some(&body), None).await?;
     if matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
@@ -282,19 +286,14 @@ async fn try_all(
     }
     let answer = answer.accepted()?;
     let tried = answer["outcomes"].as_array().map_or(&[][..], |tried| tried);
-    if tried.len() != asked.len() {
+    if tried.is_empty() || tried.len() > asked.len() {
         let message = "the node did not say what becomes of each decision".to_owned();
         return Err(Failure { code: EXIT_FAILED, message }.into());
     }
-    let mut tried = tried.iter();
-    for conflict in conflicts {
-        if changed.contains(&conflict) {
-            outcomes.leave_changed(conflict);
-        } else if let Some(outcome) = tried.next() {
-            let status = outcome["status"].as_u64().and_then(|status| u16::try_from(status).ok());
-            let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-            outcomes.count(conflict, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), outcome)?;
-        }
+    for (conflict, outcome) in asked.iter().zip(tried) {
+        let status = outcome["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        outcomes.count(conflict, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), outcome)?;
     }
-    Ok(())
+    Ok(tried.len())
 }

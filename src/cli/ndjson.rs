@@ -226,7 +226,27 @@ impl<R: BufRead> Documents<R> {
         }
     }
 
-    /// From one bracket to the one that closes it, and where a line holds nothing else, to its end. JSON has no line end
+    /// What stands behind the array that is a member of an object, to the end of that object; of `before` and `depth` see
+    /// [`Documents::of_member`]. `None` if it does not end, or is too long.
+    pub(super) fn rest_of_member(input: R, before: usize, depth: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut documents = Documents::of_member(input, Place { line: 1, column: 1 }, before, depth)?;
+        // The array itself may be longer than a document.
+        let _ = documents.read_object(false, 0)?;
+        Ok(documents.read_object(false, depth)?.ok().map(|text| text.bytes))
+    }
+
+    /// Appends what is left of the line, up to another document that begins on it; false if that is too much.
+    fn rest_of_document(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        while let Some(byte @ (b' ' | b'\t' | b'\r')) = self.peek()? {
+            self.bump();
+            if bytes.len() < TEXT_BYTES_MAX {
+                bytes.push(byte);
+            }
+        }
+        if self.peek()? == Some(b'{') { Ok(true) } else { self.rest_of_line(bytes) }
+    }
+
+    /// From one bracket to the one that closes it, and to the end of the line, or the next document on it. JSON has no line end
     /// within a string: there the document ends too, so that one that was cut off does not take all that follows.
     ///
     /// `depth`: how many brackets have been opened before.
@@ -280,7 +300,7 @@ impl<R: BufRead> Documents<R> {
             let is_torn = is_line && byte == b'\n' && (is_text || self.peek()? == Some(b'{'));
             if (depth == 0 && within == Within::Nothing) || is_torn {
                 if is_line && !is_torn {
-                    is_too_long |= !self.rest_of_line(&mut bytes)?;
+                    is_too_long |= !self.rest_of_document(&mut bytes)?;
                 }
                 return Ok(if is_too_long { Err(too_long(place)) } else { Ok(Text { place, bytes }) });
             }
@@ -357,7 +377,7 @@ enum Within {
     Comment(bool),
 }
 
-/// Whether the end of an object, without its opening brace, has neither records nor lists. `depth`: how many objects end
+/// Whether the end of an object, without its opening brace, has neither records nor lists but empty ones. `depth`: how many objects end
 /// there, each within the next.
 pub(super) fn is_without_records(rest: &[u8], depth: usize) -> bool {
     let mut text = b"{\"\":".repeat(depth.saturating_sub(1));
@@ -368,13 +388,13 @@ pub(super) fn is_without_records(rest: &[u8], depth: usize) -> bool {
     parse_shell(&text).is_ok_and(|value| is_plain_value(&value))
 }
 
-/// Whether a value is no record, and has neither records nor lists in it.
+/// Whether a value is no record, and has neither records nor lists in it but empty ones, as `"errors": []`.
 pub(super) fn is_plain_value(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
             fields.iter().all(|(name, value)| name != "_id" && name != "id" && is_plain_value(value))
         }
-        Value::Array(_) => false,
+        Value::Array(values) => values.is_empty(),
         _ => true,
     }
 }

@@ -7,7 +7,6 @@ use bson::{Bson, Document};
 use serde_json::{Map, Value};
 
 use super::access::{Acl, END_USER};
-use super::days::keep_written_days;
 use super::json::{JsonError, adopt_like, check_key};
 use super::record::Kind;
 use super::schema::{Owner, Schema};
@@ -154,10 +153,7 @@ fn adopt_field(
         {
             Ok(Bson::String(owner.clone()))
         }
-        _ => {
-            let adopted = adopt_like(value, old, former_dates.as_slice(), key)?;
-            Ok(keep_written_days(key, value, old, adopted))
-        }
+        _ => adopt_like(value, old, former_dates.as_slice(), key),
     }
 }
 

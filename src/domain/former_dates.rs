@@ -2,19 +2,34 @@
 //!
 //! A form that takes a date away and sets it again later sends null and then text. BSON knows no null that is a date, so
 //! without this the second would be text for ever. What is remembered is spelled as a document like the record itself,
-//! with a date at each such place and one row for all rows of a list: `{"d": date, "rows": [{"when": date}]}`.
+//! with a date at each such place and one row for all rows of a list: `{"d": date, "rows": [{"when": date}]}`. The date
+//! says whether days were there ([`crate::domain::days`]).
 
 use std::collections::BTreeMap;
 
 use bson::{Bson, DateTime, Document, RawBsonRef, RawDocument};
 
+use super::days::is_day;
+
 /// Most places that are remembered of a record; those first in the order of keys.
 const PLACES_MAX: usize = 256;
+
+/// Marks dates of which some were no days, or of which that is not known: earlier versions wrote no other mark.
+const MOMENTS_MARK: DateTime = DateTime::from_millis(0);
+/// Marks days. It is a midnight itself.
+const DAYS_MARK: DateTime = DateTime::from_millis(24 * 60 * 60 * 1000);
+
+/// Whether a date marks a place that held moments. As a date of a record it is rare enough to be taken for one.
+pub fn is_mark_of_moments(date: DateTime) -> bool {
+    date == MOMENTS_MARK
+}
 
 /// What stands under one key path, the places in lists left out.
 #[derive(Debug, Default)]
 struct Place {
     has_dates: bool,
+    /// A date that is no day.
+    has_moments: bool,
     /// Something that is neither a date nor null nor a list.
     has_others: bool,
     has_lists: bool,
@@ -36,7 +51,10 @@ pub fn of(old: &RawDocument, remembered: Option<&Document>, new: &RawDocument) -
 impl Place {
     fn add(&mut self, value: RawBsonRef<'_>) {
         match value {
-            RawBsonRef::DateTime(_) => self.has_dates = true,
+            RawBsonRef::DateTime(date) => {
+                self.has_dates = true;
+                self.has_moments |= !is_day(date);
+            }
             RawBsonRef::Null => {}
             RawBsonRef::Array(values) => {
                 self.has_lists = true;
@@ -58,7 +76,10 @@ impl Place {
 
     fn remember(&mut self, value: &Bson) {
         match value {
-            Bson::DateTime(_) => self.has_dates = true,
+            Bson::DateTime(mark) => {
+                self.has_dates = true;
+                self.has_moments |= is_mark_of_moments(*mark);
+            }
             Bson::Array(values) => {
                 self.has_lists = true;
                 values.iter().for_each(|value| self.remember(value));
@@ -86,6 +107,7 @@ impl Place {
         }
         if is_filled || !documents.is_empty() {
             self.has_dates = false;
+            self.has_moments = false;
         }
         if is_filled {
             self.keys.clear();
@@ -106,7 +128,7 @@ impl Place {
     fn spelled(&self, left: &mut usize) -> Option<Bson> {
         let value = if self.has_dates && !self.has_others {
             *left = left.checked_sub(1)?;
-            Bson::DateTime(DateTime::from_millis(0))
+            Bson::DateTime(if self.has_moments { MOMENTS_MARK } else { DAYS_MARK })
         } else {
             Bson::Document(Some(self.fields(left)).filter(|fields| !fields.is_empty())?)
         };
@@ -127,7 +149,7 @@ mod tests {
     #[test]
     fn dates_that_were_taken_away_are_remembered_until_something_stands_there() {
         let day = DateTime::from_millis(497_232_000_000);
-        let mark = DateTime::from_millis(0);
+        let mark = DAYS_MARK;
         let old = doc! {"d": day, "l": [day, day], "n": {"d": day, "t": "x"}, "rows": [{"when": day}, {"when": null}],
         "gone": day, "kept": day, "mixed": [day, "text"], "text": "x", "none": null};
         let new = doc! {"d": null, "l": [], "n": {"d": null, "t": null}, "rows": [{"when": null}], "kept": day,
@@ -149,6 +171,18 @@ mod tests {
             ),
             doc! {}
         );
+    }
+
+    #[test]
+    fn whether_they_were_days_is_remembered_too() {
+        let (day, moment) = (DateTime::from_millis(497_232_000_000), DateTime::from_millis(497_232_060_000));
+        let old =
+            doc! {"day": day, "moment": moment, "both": [day, moment], "first": DateTime::from_millis(0)};
+        let expected =
+            doc! {"both": [MOMENTS_MARK], "day": DAYS_MARK, "first": DAYS_MARK, "moment": MOMENTS_MARK};
+        let former = formerly(&old, None, &doc! {});
+        assert_eq!(former, expected);
+        assert_eq!(formerly(&doc! {}, Some(&former), &doc! {}), expected);
     }
 
     #[test]

@@ -25,7 +25,6 @@ use super::workload::{self, Work, showing, writing};
 use super::write::{check_size, to_raw};
 use crate::domain::access::{Acl, Principal, Target, Verb};
 use crate::domain::content::has_content;
-use crate::domain::days::keep_written_days;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt_like, check_values, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
@@ -89,7 +88,12 @@ fn seen_person(id: &str) -> Seen {
 }
 
 /// An error if the caller may not know of what the id names, or if it names nothing.
-fn check_known(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<(), ApiError> {
+pub(super) fn check_known(
+    node: &Node,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    id: &str,
+) -> Result<(), ApiError> {
     let reader = ConflictReader::new(node, caller, snapshot);
     match standing_questions::find(node, snapshot, id)? {
         Some(_) if reader.may_know_people() => Ok(()),
@@ -261,10 +265,13 @@ pub(super) fn check_value_conflict(
     snapshot: &Snapshot,
     id: &str,
 ) -> Result<(), ApiError> {
-    match find_in(node, caller, snapshot, id)? {
-        Found::Value(_) => Ok(()),
-        Found::Identity(_) | Found::Standing(_) => Err(ApiError::invalid("", ONLY_VALUES_TRIED)),
-    }
+    check_known(node, caller, snapshot, id)?;
+    let is_question = match standing_questions::find(node, snapshot, id)? {
+        Some(_) => true,
+        None => conflict_view::visit(node, snapshot, id, None, |view| view.head.is_identity())?
+            .ok_or_else(absent)?,
+    };
+    if is_question { Err(ApiError::invalid("", ONLY_VALUES_TRIED)) } else { Ok(()) }
 }
 
 /// What the body says, and the work of carrying it out. The caller's password, if it is there, is verified meanwhile.
@@ -352,9 +359,7 @@ fn parse_decision(
             };
             let versions = [&conflict.base, &conflict.local, &conflict.central];
             let others: Vec<&Bson> = versions.into_iter().flatten().filter(|_| is_empty).collect();
-            let adopted = adopt_like(value, stored, &others, &conflict.path.join("."))?;
-            let field = conflict.path.last().map_or("", String::as_str);
-            let value = keep_written_days(field, value, stored, adopted);
+            let value = adopt_like(value, stored, &others, &conflict.path.join("."))?;
             if conflict.path.is_empty() {
                 whole_record(conflict, current, value)
             } else {

@@ -141,6 +141,19 @@ impl ApiError {
         self.problem().body
     }
 
+    /// What the audit trail calls it, if it is a refusal.
+    pub(super) fn refusal(&self) -> Option<Outcome> {
+        match self {
+            ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
+            ApiError::TooManyWrites { .. }
+            | ApiError::TooManyBytes { .. }
+            | ApiError::TooManyReads { .. } => Some(Outcome::TooManyAttempts),
+            ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
+            ApiError::Stale(_) => Some(Outcome::Stale),
+            _ => None,
+        }
+    }
+
     fn problem(&self) -> Problem {
         let (status, code, message): (StatusCode, &'static str, String) = match self {
             ApiError::NotJson(message) => (StatusCode::BAD_REQUEST, "not_json", message.clone()),
@@ -391,15 +404,7 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
-        let refused = match &self {
-            ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
-            ApiError::TooManyWrites { .. }
-            | ApiError::TooManyBytes { .. }
-            | ApiError::TooManyReads { .. } => Some(Outcome::TooManyAttempts),
-            ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
-            ApiError::Stale(_) => Some(Outcome::Stale),
-            _ => None,
-        };
+        let refused = self.refusal();
         response.extensions_mut().insert(problem);
         if matches!(self, ApiError::DecisionPending { .. }) {
             response.extensions_mut().insert(PeopleQuestion);

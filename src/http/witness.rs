@@ -65,6 +65,17 @@ async fn note_emergency(node: &Node, event: Event) -> Result<(), ApiError> {
     Ok(node.store.note_on_disk(event).await?)
 }
 
+/// Notes refusals within the answer to one request: as one event, which names the first id that was refused.
+pub(crate) fn note_refusals(node: &Node, caller: &Caller, path: &'static str, refused: &[(&str, Outcome)]) {
+    for outcome in [Outcome::Hidden, Outcome::Forbidden] {
+        let mut ids = refused.iter().filter(|(_, of_one)| *of_one == outcome).map(|(id, _)| *id);
+        let Some(first) = ids.next() else { continue };
+        let said = format!("POST {path}, {} of them", 1 + ids.count());
+        let event = Event::new(What::Denied, &caller.principal.actor).at(caller.from()).ended(outcome);
+        node.store.note(event.about("", if is_plain(first) { first } else { "" }, None).saying(&said));
+    }
+}
+
 /// The event, as one about somebody's account.
 pub(crate) fn about_account(event: Event, account: &Actor) -> Event {
     match account {

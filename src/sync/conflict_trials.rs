@@ -17,12 +17,17 @@ pub struct Trial {
     pub decision: Decision,
 }
 
+/// Attempts at most: each reads and decides everything anew, while nobody else writes.
+const ATTEMPTS_MAX: usize = 8;
+
 /// Why an attempt ended before its last decision.
 enum Stop<A> {
     /// The decision at this place was refused after it had written something: the next attempt leaves it out.
     Refused {
         at: usize,
         answer: A,
+        /// The answers to those before it.
+        before: Vec<A>,
     },
     Store(StoreError),
 }
@@ -34,10 +39,11 @@ impl<A> From<StoreError> for Stop<A> {
 }
 
 /// Says of each decision what [`super::conflicts::resolve`] would say if all before it had been carried out, in the words of `tell`.
-/// Nothing is changed.
+/// Nothing is changed. The answers may be fewer than `trials`, but there is one at least, if there is a trial: where too many
+/// decisions are refused after they have written something, those behind are not tried.
 ///
 /// `is_seen(n, conflict, current)`: whether the n-th decision was made on what the conflict holds then. `check` may refuse a
-/// record as a decision leaves it. Errors are those of the store; a damaged row is one.
+/// record as a decision leaves it. Errors are those of the store; a damaged row is an answer.
 pub async fn try_in_turn<S, C, T, A>(
     store: &Store,
     trials: Vec<Trial>,
@@ -56,7 +62,9 @@ where
     A: Clone + Send + 'static,
 {
     let mut known: Vec<Option<A>> = vec![None; trials.len()];
+    let mut attempt = 0;
     loop {
+        attempt += 1;
         let (trials, known_now, actor) = (trials.clone(), known.clone(), actor.clone());
         let (is_seen, check, tell) = (is_seen.clone(), check.clone(), tell.clone());
         let tried = store.try_out(move |tx: &mut Tx<'_>| {
@@ -70,11 +78,13 @@ where
                 let tried = try_one(tx, trial, &actor, &|conflict, now| is_seen(at, conflict, now), &check);
                 let is_refused = tried.is_err();
                 let answer = match tried {
-                    Err(ResolveError::Store(error)) => return Err(Stop::Store(error)),
+                    Err(ResolveError::Store(error)) if !matches!(error, StoreError::DamagedRow(_)) => {
+                        return Err(Stop::Store(error));
+                    }
                     tried => tell(tried),
                 };
                 if is_refused && tx.writes() != before {
-                    return Err(Stop::Refused { at, answer });
+                    return Err(Stop::Refused { at, answer, before: answers });
                 }
                 answers.push(answer);
             }
@@ -83,7 +93,11 @@ where
         match tried.await {
             Ok(answers) => return Ok(answers),
             Err(Stop::Store(error)) => return Err(error),
-            Err(Stop::Refused { at, answer }) => {
+            Err(Stop::Refused { answer, mut before, .. }) if attempt == ATTEMPTS_MAX => {
+                before.push(answer);
+                return Ok(before);
+            }
+            Err(Stop::Refused { at, answer, .. }) => {
                 if let Some(place) = known.get_mut(at) {
                     *place = Some(answer);
                 }

@@ -12,7 +12,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo};
+use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Error};
 
 use super::authority::{CA_FILE, CA_KEY_FILE, is_of_key, read_key};
 use super::read_if_there;
@@ -190,6 +190,21 @@ fn is_spelled_plainly(pem: &[u8], bytes: &[u8]) -> bool {
     let pem: Vec<u8> = pem.iter().copied().filter(|byte| !b" \t\r\n".contains(byte)).collect();
     let expected = format!("-----{}-----END", BASE64_STANDARD.encode(bytes));
     pem.windows(expected.len()).any(|window| window == expected.as_bytes())
+}
+
+/// Whether a certificate may be the issuer of another one: it has signed it, or it is called so and its signature is of a kind that
+/// cannot be verified here. Clients may be able to.
+pub(super) fn may_have_signed(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+    let parsed =
+        (x509_parser::parse_x509_certificate(authority), x509_parser::parse_x509_certificate(certificate));
+    let (Ok((_, authority)), Ok((_, certificate))) = parsed else {
+        return false;
+    };
+    match certificate.verify_signature(Some(authority.public_key())) {
+        Ok(()) => true,
+        Err(X509Error::SignatureUnsupportedAlgorithm) => authority.subject() == certificate.issuer(),
+        Err(_) => false,
+    }
 }
 
 pub(super) fn is_signed_by(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {

@@ -12,7 +12,7 @@ use x509_parser::oid_registry::OID_PKIX_AUTHORITY_INFO_ACCESS;
 use x509_parser::prelude::X509Certificate;
 
 use super::authority::{self, LEAF_DAYS, validity_of};
-use super::authority_parts::{AuthorityParts, Part, is_signed_by};
+use super::authority_parts::{AuthorityParts, Part, is_signed_by, may_have_signed};
 use super::{DAY_S, TlsError, TlsSettings, file_error, read_pair, seconds_of};
 use crate::sync::time_text;
 
@@ -255,15 +255,26 @@ fn of_chain(chain: &[CertificateDer<'_>], leaf: &X509Certificate<'_>, file: &str
     let (first, mut others) = chain.split_first().map(|(first, others)| (first, others.to_vec()))?;
     let mut last = first.clone();
     // In whatever order they stand.
-    while !is_signed_by(&last, &last)
-        && let Some(at) = others.iter().position(|issuer| is_signed_by(issuer, &last))
+    while !may_have_signed(&last, &last)
+        && let Some(at) = others.iter().position(|issuer| may_have_signed(issuer, &last))
     {
         last = others.swap_remove(at);
     }
-    if is_signed_by(&last, &last) {
+    if may_have_signed(&last, &last) {
         return None;
     }
+    let has_issuer = last != *first;
     let last = parsed(&last).ok()?;
+    if has_issuer && let Some(extra) = others.first() {
+        let extra = parsed(extra).map_or_else(|error| error, |extra| extra.subject().to_string());
+        return Some(mild(
+            format!(
+                "{file} holds a certificate that is of no issuer of the first one, {extra}, and none of {}",
+                last.issuer()
+            ),
+            "take it out of the file; if clients do not have that of the other one, append it",
+        ));
+    }
     let issuer = last.issuer().to_string();
     let remedy = "append the certificate of that issuer to the file, and of those above it";
     if !others.is_empty() {

@@ -187,6 +187,36 @@ async fn only_what_one_may_read_oneself_is_known_and_decided() {
     assert_eq!(node.stored(Kind::Event, "his").unwrap().get("info"), Some(&HIDDEN.into()));
 }
 
+/// Many decisions are tried by one request, of which the trail says the same as of a request for each.
+#[tokio::test]
+async fn many_trials_are_bounded_and_leave_a_note_of_what_is_hidden() {
+    let node = start(None, None).await;
+    let his = clash(&node, Kind::Event, "his", "info", HIDDEN.into(), "there".into()).await;
+    let large = "x".repeat(700 << 10);
+    let mut hers = Vec::new();
+    for field in ["a", "b"] {
+        hers.push(clash(&node, Kind::Event, "hers", field, large.as_str().into(), 1.into()).await);
+    }
+    let trial = async |ids: &[&str]| {
+        let one = |id: &&str| json!({"id": id, "etag": "\"x\"", "take": "central"});
+        let body = json!({"decisions": ids.iter().map(one).collect::<Vec<_>>()});
+        node.post("/sync/conflicts/trial", body).by("ANA001").send().await
+    };
+    trial(&[&hers[0], &hers[0]]).await.is_invalid("decisions");
+    // What is behind too many bytes is not tried.
+    let statuses = |answer: &Answer| -> Vec<u64> {
+        let outcomes = answer.json()["outcomes"].as_array().unwrap().clone();
+        outcomes.iter().map(|outcome| outcome["status"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(statuses(&trial(&[&hers[0], &hers[1], "none"]).await), [409]);
+    assert_eq!(statuses(&trial(&["none", &hers[1], &his]).await), [404, 409, 404]);
+    let trail = node.get("/audit?verb=denied").by_operator().send().await.json();
+    let entries = trail["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 1, "{trail}");
+    let text = entries[0].to_string();
+    assert!(text.contains(&his) && text.contains("POST /sync/conflicts/trial, 1 of them"), "{text}");
+}
+
 /// Refused records are listed without their bodies, for those who look after the node; what a decision about one changes needs
 /// the right to that.
 #[tokio::test]

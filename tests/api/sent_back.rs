@@ -232,3 +232,29 @@ async fn a_person_sends_back_their_own_record() {
     let answer = node.patch("/people/ana001", shown.json()).by("ANA001").send().await.is(200, NOTHING);
     assert_eq!(answer.body, shown.body);
 }
+
+/// What a client writes by the clock of its own zone is stored as the day that it shows, where days are.
+#[tokio::test]
+async fn a_day_stays_one_and_a_time_stays_one() {
+    let node = TestNode::with_people().await;
+    let date = |text: &str| DateTime::parse_rfc3339_str(text).unwrap();
+    let (day, time) = (date("2020-01-01T00:00:00Z"), date("2020-01-01T09:30:00Z"));
+    let person =
+        doc! {"_id": "EVA009", "name": "Eva", "dod": time, "created": day, "seen": time, "shots": [day]};
+    node.record(Kind::Person, person).await;
+    let patch = async |body: Value| {
+        node.patch("/people/EVA009", body).by("ROOT004").send().await.is(200, &["update people/EVA009"]);
+    };
+    patch(json!({"created": null, "seen": null})).await;
+    let new = "2026-02-01T00:00:00+02:00";
+    patch(json!({
+        "dod": "2026-02-01T21:00:00-05:00", "created": new, "seen": new, "shots": ["2020-01-01T00:00:00Z", new],
+    }))
+    .await;
+    let stored = node.stored(Kind::Person, "EVA009").unwrap();
+    let (new_day, new_time) = (date("2026-02-01T00:00:00Z"), date("2026-01-31T22:00:00Z"));
+    assert_eq!(stored.get("dod"), Some(&date("2026-02-02T02:00:00Z").into()));
+    assert_eq!(stored.get("created"), Some(&new_day.into()));
+    assert_eq!(stored.get("seen"), Some(&new_time.into()));
+    assert_eq!(stored.get("shots"), Some(&vec![day, new_day].into()));
+}

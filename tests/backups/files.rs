@@ -109,8 +109,8 @@ async fn a_damaged_backup_takes_no_place_of_a_good_one() {
         let good = fs::read(newest).unwrap();
         fs::write(newest, damage(good)).unwrap();
         let listed = list(&settings.directory).unwrap();
-        assert_eq!(is_as_written(listed.last().unwrap()), Some(false));
-        assert_eq!(is_as_written(&listed[0]), Some(true), "{:?}", kept());
+        assert_eq!(is_as_written(listed.last().unwrap()).unwrap(), Some(false));
+        assert_eq!(is_as_written(&listed[0]).unwrap(), Some(true), "{:?}", kept());
         made.push(backups.create().await.unwrap().file);
         // The first is the only other one that could be restored.
         assert_eq!(kept()[0], 1);
@@ -122,7 +122,7 @@ async fn a_damaged_backup_takes_no_place_of_a_good_one() {
         list(&settings.directory).unwrap()[0].file.file_name().unwrap().to_str().unwrap()
     )))
     .unwrap();
-    assert_eq!(is_as_written(&list(&settings.directory).unwrap()[0]), None);
+    assert_eq!(is_as_written(&list(&settings.directory).unwrap()[0]).unwrap(), None);
 }
 
 /// Without a key and without a checksum nothing is known of what is in it.

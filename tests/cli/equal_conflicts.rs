@@ -82,7 +82,10 @@ fn the_same_edit_on_both_sides_in_two_forms_is_a_conflict_equal_by_meaning() {
         import(&clinic, "pols.jsonl", before, &[]).ends(0);
         clinic.run(&["sync", "now"]).ends(0).says("complete");
 
-        import(&clinic, "people.jsonl", person("1986-10-04", "O\u{2019}Brien"), &["--replace"]).ends(0);
+        // One after the other: who has another name and another day of birth is somebody else.
+        for lastname in ["Betz", "O\u{2019}Brien"] {
+            import(&clinic, "people.jsonl", person("1986-10-04", lastname), &["--replace"]).ends(0);
+        }
         let here = page(json!({
             "weight": 71, "measurements": [{"bp": {"systolic": "121"}}],
             "info": {"seen": {"at": "Sat, 28 Nov 2026 10:00:00 GMT"}}, "social_context": "transport", "tags": [2],

@@ -21,6 +21,9 @@ fn rows_are_found_in_what_surrounds_them() {
         // Page by page, one after the other.
         format!("{{\"data\": [{ONE}], \"page\": 1}}\n{{\"data\": [{TWO}], \"page\": 2}}\n{{\"data\": []}}\n"),
         format!("[{{\"data\": [{ONE}]}}, {{\"data\": [{TWO}]}}]"),
+        format!("{{\"data\": [{ONE}]}}{{\"data\": [{TWO}]}}{{\"data\": []}}"),
+        format!("{{\"errors\": [], \"data\": [{ONE}, {TWO}]}}"),
+        format!("{{\"data\": [{ONE}]}}{}{{\"data\": [{TWO}]}}", "{\"data\": []}".repeat(20)),
         // Rows of a table.
         format!("{{\"data\": [[{ONE}], [{TWO}]]}}"),
         format!("{{\"data\": [[\"P1\", \"ANA001\", {ONE}], [\"P2\", \"BOB001\", {TWO}]]}}"),
@@ -87,6 +90,11 @@ fn what_is_no_row_is_told_with_its_place() {
         // A record that lacks its id is none that wraps those in its own lists.
         (format!("{{\"book\": \"ANA001\", \"info\": \"x\", \"data\": [{ONE}]}}"), 0, "_id: missing"),
         (format!("[[{ONE}, {bad}, {{\"n\": 1}}]]"), 0, "several documents"),
+        (
+            format!("{{\"generated\": \"2026\", \"data\": [{ONE}]}}"),
+            0,
+            "if the rows are in `data`, take that list out",
+        ),
     ] {
         let clinic = clinic();
         import(&clinic, "pols.json", &text, &[]).ends(1).complains(told);

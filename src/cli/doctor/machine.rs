@@ -17,6 +17,8 @@ use crate::tls::{Concern, RELEASE_EPOCH_S};
 /// What to do about a backup that is damaged.
 const DAMAGED_REMEDY: &str =
     "thalamus-edge backup create now, and another disk; thalamus-edge backup list names those that are whole";
+const UNREAD_REMEDY: &str = "let the node's account read both files, or put the .sha256 back; if the disk fails, \
+                             thalamus-edge backup create with [backup] directory on another one";
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
 
@@ -239,12 +241,19 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
     };
     let made_ms = last.created_s.saturating_mul(1000);
     let finding = format!("the last one is of {}, {} bytes", time_text(made_ms), last.bytes);
-    if backup::is_as_written(&last) == Some(false) {
-        let finding = format!(
-            "{finding}, and it is damaged: the SHA-256 of {} is not the one that stands beside it",
-            last.file.display()
-        );
-        return found.wrong(ABOUT, finding, DAMAGED_REMEDY);
+    match backup::is_as_written(&last) {
+        Ok(Some(false)) => {
+            let finding = format!(
+                "{finding}, and it is damaged: the SHA-256 of {} is not the one that stands beside it",
+                last.file.display()
+            );
+            return found.wrong(ABOUT, finding, DAMAGED_REMEDY);
+        }
+        Err(error) => {
+            let finding = format!("{finding}, and it was not compared with its checksum: {error}");
+            return found.wrong(ABOUT, finding, UNREAD_REMEDY);
+        }
+        Ok(_) => {}
     }
     if made_ms > now_ms + CLOCK_TOLERANCE_MS {
         let finding = format!("{finding}, which is in the future");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::wrapping::{Wrapping, of_others, rows_in, wrapping_of};
+use super::wrapping::{Wrapping, of_others, rows_in, wrapping_of, wrapping_of_file};
 use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
 use crate::domain::encoding::unmarked;
 use crate::domain::exported::dump::{DumpLine, DumpReader};
@@ -68,6 +68,13 @@ pub(super) fn rows_of(
     if unmarked(head.get(..2).unwrap_or(&head)).is_ok() && head.starts_with(BYTE_ORDER_MARK) {
         head.drain(..BYTE_ORDER_MARK.len());
     }
+    let again = || -> io::Result<Box<dyn BufRead>> {
+        let mut input = unpacked(path)?;
+        if input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+            input.consume(BYTE_ORDER_MARK.len());
+        }
+        Ok(input)
+    };
     let layout = match format {
         _ if table.is_some() => Layout::Dump,
         Format::Auto if unmarked(head.get(..2).unwrap_or(&head)).is_err() => Layout::Json,
@@ -82,7 +89,10 @@ pub(super) fn rows_of(
             _ => Layout::Csv(b','),
         },
     };
-    let wrapping = wrapping_of(&head, kind);
+    let wrapping = match layout {
+        Layout::Json => wrapping_of_file(&head, kind, again)?,
+        _ => Wrapping::None,
+    };
     let input = Cursor::new(head).chain(input);
     Ok(match (layout, wrapping) {
         (Layout::Json, Wrapping::None) => json_rows(Documents::new(input), kind),

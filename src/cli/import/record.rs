@@ -5,6 +5,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::reader::Raw;
+use super::wrapping::hint_of_rows;
 use crate::cli::ndjson::{Place, Text, Wrong, document_of, read_value};
 use crate::domain::content::{Content, has_content, media_type_of};
 use crate::domain::edit::CONTENT_FIELD;
@@ -56,13 +57,18 @@ pub(super) fn read_item(raw: Raw, rules: Rules<'_>) -> Result<Item, Wrong> {
 
 /// The same for a text of JSON.
 pub(super) fn read_text(text: &Text, rules: Rules<'_>) -> Result<Item, Wrong> {
+    let mut hint = None;
     let taken = match read_value(text)? {
-        Value::Object(fields) => take(rules.kind, fields, rules.owner),
+        Value::Object(fields) => {
+            hint = hint_of_rows(&fields);
+            take(rules.kind, fields, rules.owner)
+        }
         Value::Array(values) => take_list(rules.kind, values, rules.owner),
         _ => Err("expected a document, or a row of a table".to_owned()),
     };
     let place = text.place;
-    taken.and_then(|taken| item_of(taken, place, rules)).map_err(|message| Wrong { place, message })
+    let said = |message: String| Wrong { place, message: message + &hint.unwrap_or_default() };
+    taken.and_then(|taken| item_of(taken, place, rules)).map_err(said)
 }
 
 /// The document that `import` makes of a line of an export.

@@ -4,7 +4,7 @@
 //! An object is taken for a wrapping only if its list is called so (`LIST_NAMES`, a function of JSON, or a kind of record)
 //! and nothing in it names a record: a record may have lists of objects itself.
 
-use std::io::{self, Cursor};
+use std::io::{self, BufRead, Cursor};
 
 use serde_json::{Map, Value};
 
@@ -62,10 +62,52 @@ pub(super) fn wrapping_of(text: &[u8], kind: Kind) -> Wrapping {
     }
     let start = text.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
     let text = text.get(start..).unwrap_or_default();
-    match end_of_value(text).and_then(|length| parse(text.get(..length)?).ok()) {
-        Some(Value::Object(fields)) if !is_around(&fields) => Wrapping::None,
+    match end_of_value(text) {
+        Some(length) if !is_all_around(text.get(..length).unwrap_or_default()) => Wrapping::None,
         _ => found,
     }
+}
+
+/// [`wrapping_of`] of a file, of which `head` is the beginning. What stands behind a long list says too whether it is a
+/// record's: `again` reads the file a second time.
+pub(super) fn wrapping_of_file<R: BufRead>(
+    head: &[u8],
+    kind: Kind,
+    again: impl FnOnce() -> io::Result<R>,
+) -> io::Result<Wrapping> {
+    let found = wrapping_of(head, kind);
+    let Wrapping::List { before, depth } = found else {
+        return Ok(found);
+    };
+    let start = head.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+    if head.get(start..).and_then(end_of_value).is_some() {
+        return Ok(found);
+    }
+    let Some(rest) = Documents::rest_of_member(again()?, before, depth)? else {
+        return Ok(found);
+    };
+    let without_list = [head.get(..before).unwrap_or_default(), b"[]", &rest].concat();
+    Ok(if is_all_around(&without_list) { found } else { Wrapping::None })
+}
+
+/// Whether a text is an object around a list; also if it cannot be read.
+fn is_all_around(text: &[u8]) -> bool {
+    match parse(text) {
+        Ok(Value::Object(fields)) => is_around(&fields),
+        _ => true,
+    }
+}
+
+/// What is said besides where an object was taken for a record, and refused, that may be an answer around rows.
+pub(super) fn hint_of_rows(fields: &Map<String, Value>) -> Option<String> {
+    let is_of_rows = |name: &str, value: &Value| {
+        let is_list = value.as_array().is_some_and(|rows| rows.first().is_some_and(Value::is_object));
+        is_list && LIST_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+    };
+    let (list, _) = fields.iter().find(|(name, value)| !names_record(fields) && is_of_rows(name, value))?;
+    Some(format!(
+        "; if the rows are in `{list}`, take that list out of the file: what stands beside it may be of a record (jq .{list})"
+    ))
 }
 
 /// Whether an object has nothing but lists and what may stand beside them.
@@ -154,6 +196,7 @@ impl<'t> Scan<'t> {
                 let length = end_of_value(rest)?;
                 is_without_records(rest.get(1..length)?, 1).then_some(length)?
             }
+            b'[' if rest.get(1..)?.trim_ascii_start().starts_with(b"]") => end_of_value(rest)?,
             b'[' => return None,
             // A number, true, false or null: how many there are, or the like.
             _ => rest.iter().position(|byte| b",}]{[\":".contains(byte))?,

@@ -38,7 +38,7 @@ fn documents_may_take_several_lines() {
     // What was cut off takes nothing else along.
     let found = documents("{\"a\": {\n{\"b\": 1}\n{\"c\": \"x\n{\"d\": 1}\n{\"e\": 1}{\n{}\n");
     let begins: Vec<_> = found.iter().map(|text| text.split_whitespace().next().unwrap()).collect();
-    assert_eq!(begins, ["1:1", "2:1", "3:1", "4:1", "5:1", "6:1"], "{found:?}");
+    assert_eq!(begins, ["1:1", "2:1", "3:1", "4:1", "5:1", "5:9", "6:1"], "{found:?}");
     assert_eq!(documents("{\n \"a\": 1\n"), ["1:1 ! the file ends within this document"]);
 }
 
@@ -213,10 +213,15 @@ fn rows_may_be_a_member() {
     assert_eq!(read(r#"{"rows": [{"a": 1}, {}]}"#, 9, 1), [r#"{"a": 1}"#, "{}"]);
     assert_eq!(read(r#"{"rows": [{}], "total": 1, "meta": {"page": "1"}}"#, 9, 1), ["{}"]);
     assert_eq!(read("{\"a\": {\"rows\": [{}], \"n\": 1},\n \"total\": 1}", 15, 2), ["{}"]);
+    assert_eq!(read(r#"{"rows": [{}], "errors": []}"#, 9, 1), ["{}"]);
     // Answers one after the other.
+    assert_eq!(
+        read(r#"{"rows": [{}]}{"rows": []} {"rows": [{}]}"#, 9, 1),
+        ["{}", r#"{"rows": []} "#, r#"{"rows": [{}]}"#]
+    );
     assert_eq!(read("{\"rows\": [{}]},\n{\"rows\": [{}]}", 9, 1), ["{}", r#"{"rows": [{}]}"#]);
     for beside in
-        [r#""more": [{}]"#, r#""_id": "x""#, r#""a": {"#, r#""a": {"id": "x"}"#, r#""a": {"b": []}"#]
+        [r#""more": [{}]"#, r#""_id": "x""#, r#""a": {"#, r#""a": {"id": "x"}"#, r#""a": {"b": [5]}"#]
     {
         let found = read(&format!("{{\"rows\": [{{}}], {beside}}}"), 9, 1);
         assert_eq!(found, ["{}", "what stands beside the rows was not read"], "{beside}");

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::columns::{Column, Was, rows_before};
 use super::dates::{DATE_FORMS, date_of, parse_date};
 use super::{DateFormat, JsonError, show_value};
+use crate::domain::days::{day_as_written, is_day};
 
 /// The BSON value for a client's `value` at `path`, given what is stored there now.
 ///
@@ -15,6 +16,7 @@ use super::{DateFormat, JsonError, show_value};
 /// - A date stays one: what is written to it has to read as a date, or be null. The same holds for all rows of a list
 ///   under a key path where dates, and nothing else, are stored. In a list that holds something else there too, a new
 ///   text is text, unless it is a date in the place of a date.
+/// - A date onto a date may be a day, see [`crate::domain::days`].
 /// - A string onto a decimal that reads as one keeps that type.
 /// - Anything else becomes the plain BSON of the JSON: fields of text and new ones hold what clients like.
 pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, JsonError> {
@@ -22,7 +24,7 @@ pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, J
 }
 
 /// [`adopt`] where other versions of the field are known, of which only the types count: where nothing is stored, or null,
-/// or an empty list, and others have dates and nothing else, a date is written.
+/// or an empty list, and others have dates and nothing else, a date is written, and a day where they have days.
 pub fn adopt_like(
     value: &Value,
     stored: Option<&Bson>,
@@ -36,7 +38,7 @@ pub fn adopt_like(
     for other in others {
         column.get_or_insert_default().add_types(other);
     }
-    adopt_in(value, Known { old: stored, is_certain: true, column: column.as_ref() }, path)
+    adopt_in(value, Known { old: stored, is_certain: true, is_found: true, column: column.as_ref() }, path)
 }
 
 /// What is stored at the place of a value.
@@ -45,6 +47,8 @@ struct Known<'c, 's> {
     old: Option<&'s Bson>,
     /// Whether `old` is what was at this place for certain; in a list it may be another row's.
     is_certain: bool,
+    /// Whether `old` is of a row that was found by what it holds, and not by its place.
+    is_found: bool,
     column: Option<&'c Column<'s>>,
 }
 
@@ -63,11 +67,33 @@ impl Known<'_, '_> {
         });
         is_of_dates || (is_date && self.is_certain)
     }
+
+    /// Whether a day stands here: in the row that this one was, or else in all rows.
+    fn holds_days(&self) -> bool {
+        match self.old {
+            Some(Bson::DateTime(date)) if self.is_found => is_day(*date),
+            _ => self.column.is_some_and(Column::is_of_days),
+        }
+    }
+
+    /// The day that is written onto a date; `None` where that is another moment, or the one that is stored.
+    fn written_day(&self, value: &Value, path: &str) -> Option<bson::DateTime> {
+        let is_onto_date = matches!(self.old, Some(Bson::DateTime(_))) && value.is_string();
+        if !is_onto_date && !self.takes_only_dates(value) {
+            return None;
+        }
+        let day = day_as_written(path, value, self.holds_days())?;
+        let is_stored = self.old.is_some_and(|old| date_of(value).map(Bson::DateTime).as_ref() == Some(old));
+        (!is_stored).then_some(day)
+    }
 }
 
 fn adopt_in(value: &Value, known: Known<'_, '_>, path: &str) -> Result<Bson, JsonError> {
     if let Some(old) = known.old.filter(|old| is_shown_as(old, value)) {
         return Ok(old.clone());
+    }
+    if let Some(day) = known.written_day(value, path) {
+        return Ok(Bson::DateTime(day));
     }
     if let Some(moved) = known.column.and_then(|column| column.moved(value)) {
         return Ok(moved.clone());
@@ -128,13 +154,15 @@ fn adopt_array(values: &[Value], known: Known<'_, '_>, path: &str) -> Result<Vec
     let before = rows_before(values, stored);
     let mut array = Vec::with_capacity(values.len());
     for (index, (value, was)) in values.iter().zip(before).enumerate() {
-        let (old, is_certain) = match was {
+        let (old, is_certain, is_found) = match was {
             // What takes the place of a single value is not that value.
-            Was::Row(row) => (stored.get(row), known.is_certain && value.is_object()),
-            Was::Perhaps(row) => (stored.get(row), false),
-            Was::Unknown => (None, false),
+            Was::Row(row) => (stored.get(row), known.is_certain && value.is_object(), known.is_found),
+            Was::Perhaps(row) => (stored.get(row), false, known.is_found),
+            Was::AtPlace(row) => (stored.get(row), false, false),
+            Was::Unknown => (None, false, false),
         };
-        array.push(adopt_in(value, Known { old, is_certain, ..known }, &format!("{path}.{index}"))?);
+        let known = Known { old, is_certain, is_found, ..known };
+        array.push(adopt_in(value, known, &format!("{path}.{index}"))?);
     }
     Ok(array)
 }

@@ -11,11 +11,15 @@ use serde_json::Value;
 
 use super::dates::parse_date;
 use super::{DateFormat, is_shown_as, show_value};
+use crate::domain::days::is_day;
+use crate::domain::former_dates::is_mark_of_moments;
 
 /// The values that a field holds under one key path.
 #[derive(Default)]
 pub(super) struct Column<'s> {
     has_dates: bool,
+    /// A date that is no day.
+    has_moments: bool,
     pub(super) has_lists: bool,
     /// Something that is neither a date nor null nor a list.
     has_others: bool,
@@ -38,7 +42,10 @@ impl<'s> Column<'s> {
     pub(super) fn add_types(&mut self, value: &'s Bson) {
         match value {
             Bson::Null => {}
-            Bson::DateTime(_) => self.has_dates = true,
+            Bson::DateTime(date) => {
+                self.has_dates = true;
+                self.has_moments |= !is_day(*date) || is_mark_of_moments(*date);
+            }
             Bson::Array(values) => {
                 self.has_lists = true;
                 values.iter().for_each(|value| self.add_types(value));
@@ -62,6 +69,7 @@ impl<'s> Column<'s> {
             Bson::Null => return,
             Bson::DateTime(date) => {
                 self.has_dates = true;
+                self.has_moments |= !is_day(*date);
                 self.moments.entry(date.timestamp_millis()).or_insert(value);
                 let rfc3339 = fingerprint(&show_value(value, DateFormat::Rfc3339));
                 self.shown.entry(rfc3339).or_insert(value);
@@ -97,6 +105,11 @@ impl<'s> Column<'s> {
         self.has_dates && !self.has_others
     }
 
+    /// Whether all dates that are stored here may be days.
+    pub(super) fn is_of_days(&self) -> bool {
+        self.has_dates && !self.has_moments
+    }
+
     /// The stored value that the client was shown as this one, wherever it has moved; and the date that is written here
     /// in another form.
     pub(super) fn moved(&self, value: &Value) -> Option<&'s Bson> {
@@ -121,8 +134,10 @@ impl<'s> Column<'s> {
 pub(super) enum Was {
     /// Exactly this one: it is as it was shown, or it is the only row of the list that is not.
     Row(usize),
-    /// Most likely this one.
+    /// Most likely this one: it has members in common.
     Perhaps(usize),
+    /// This one stood at the place.
+    AtPlace(usize),
     /// None that can be told.
     Unknown,
 }
@@ -158,7 +173,9 @@ pub(super) fn rows_before(values: &[Value], stored: &[Bson]) -> Vec<Was> {
         return before;
     }
     let mut set = |free: &mut HashSet<usize>, index: usize, was: Was| {
-        if let (Was::Row(row) | Was::Perhaps(row), Some(place)) = (was, before.get_mut(index)) {
+        if let (Was::Row(row) | Was::Perhaps(row) | Was::AtPlace(row), Some(place)) =
+            (was, before.get_mut(index))
+        {
             free.remove(&row);
             *place = was;
         }
@@ -182,7 +199,7 @@ pub(super) fn rows_before(values: &[Value], stored: &[Bson]) -> Vec<Was> {
     });
     for (index, _) in edited {
         if free.contains(&index) {
-            set(&mut free, index, Was::Perhaps(index));
+            set(&mut free, index, Was::AtPlace(index));
         }
     }
     before

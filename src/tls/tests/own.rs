@@ -144,12 +144,29 @@ fn authority(
     (certificate.unwrap().pem(), rcgen::Issuer::new(params, key))
 }
 
+/// An authority "the middle" with a key of P-521, signed by one of the same kind: its signatures cannot be verified here.
+const UNVERIFIED_MIDDLE: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIICBjCCAWigAwIBAgIUfP5swiZ78/aOK6s6z3FoDz5VfNEwCgYIKoZIzj0EAwQw\n\
+EzERMA8GA1UEAwwIdGhlIHJvb3QwIBcNMjAwMTAxMDAwMDAwWhgPMjExOTEyMDgw\n\
+MDAwMDBaMBUxEzARBgNVBAMMCnRoZSBtaWRkbGUwgZswEAYHKoZIzj0CAQYFK4EE\n\
+ACMDgYYABACkM5MpEtgDTbAZlRGRT+xpWaz0oLJe52o8lYQVXYvev3/3LG1XDYxM\n\
+ye26yC54iqBGDuJUD5ZSkZxgfSHQaDJAdQFHMwyFma4DQV/RXWfiIKLasoKlGwHY\n\
+s1kntzFpatvZyUGSYUQfQ5/z0s2jg4ewM2pQfAQEOMGNBi3kVdyfqxmoc6NTMFEw\n\
+DwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQU9y5QL7KeGOQG1pyZpgjunTUrCs4w\n\
+HwYDVR0jBBgwFoAUs65b+PBr5DNJIOCSPeqm50iRenwwCgYIKoZIzj0EAwQDgYsA\n\
+MIGHAkErS50npUQ154ZAvH/rNeAnbW+7Fb50nkAbFZSKZku0b3CUIqjJEY4nQuaQ\n\
+umndIV3ypuPobOlPtUZTjgr3fmm6jwJCARra8lHmmOClGDr6Hput1IhPZpOEmNVB\n\
+GZy4gNSM/n3522A+eoummzAs/+DvLXPzQKS6hj0llwZxW4RIxLX+Knsv\n\
+-----END CERTIFICATE-----\n";
+
 #[test]
 fn issuers_that_are_missing_are_told() {
     let own = Own::new();
     let (root_pem, root) = authority("the root", None);
     let (middle_pem, middle) = authority("the middle", Some(&root));
     let (other_pem, _) = authority("another", None);
+    let unverified = UNVERIFIED_MIDDLE.to_owned();
     let mut params = rcgen::CertificateParams::new(vec!["clinic.local".to_owned()]).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, "the leaf");
     (params.not_before, params.not_after) = (day(0).into(), day(100).into());
@@ -167,12 +184,16 @@ fn issuers_that_are_missing_are_told() {
         (vec![&leaf, &middle_pem, &root_pem], None),
         (vec![&leaf, &root_pem, &middle_pem], None),
         (vec![&of_root, &root_pem], None),
+        (vec![&leaf, &unverified], None),
+        (vec![&public, &unverified], None),
+        (vec![&of_root, &unverified], Some((true, "than the issuer of CN=the leaf, CN=the root"))),
         (vec![&leaf], Some((false, "no certificate of its issuer, CN=the middle"))),
         (vec![&of_root], Some((false, "no certificate of its issuer, CN=the root"))),
         (vec![&public], Some((true, "no certificate of its issuer, CN=the middle"))),
         (vec![&leaf, &root_pem], Some((true, "than the issuer of CN=the leaf, CN=the middle"))),
         (vec![&leaf, &other_pem], Some((true, "than the issuer of CN=the leaf, CN=the middle"))),
-        (vec![&leaf, &middle_pem, &other_pem], Some((true, "than the issuer of CN=the middle, CN=the root"))),
+        (vec![&leaf, &middle_pem, &other_pem], Some((false, "no issuer of the first one, CN=another"))),
+        (vec![&of_root, &root_pem, &other_pem], None),
     ] {
         let text: String = chain.into_iter().map(String::as_str).collect();
         fs::write(&own.settings.own.as_ref().unwrap().certificate, text).unwrap();

@@ -32,6 +32,8 @@ fn a_list_is_found_in_what_surrounds_it() {
         (r#"{"result": {"total": 1, "rows": [{}]}, "ok": 1}"#, Some(2)),
         (r#"{"meta": {"of": "1"}, "data": [{}]}"#, Some(1)),
         (r#"{"data": [{}], "meta": {"of": "1"}}"#, Some(1)),
+        (r#"{"errors": [ ], "data": [{}], "warnings": []}"#, Some(1)),
+        (r#"{"errors": ["x"], "data": [{}]}"#, None),
         // Of a long file there is only the beginning.
         (r#"{"data": [{"id": "ANA001"}, "#, Some(1)),
         // Records, with lists of their own.
@@ -57,6 +59,27 @@ fn a_list_is_found_in_what_surrounds_it() {
     let others = wrapping_of(br#"{"pols": [{"id": "P1"}]}"#, Kind::Person);
     assert_eq!(others, Wrapping::OfOthers("pols".to_owned()));
     assert_eq!(wrapping_of(br#"{"n": 1, "pols": [{}]}"#, Kind::Person), Wrapping::None);
+}
+
+/// What stands behind a list counts the same whether it is long or short.
+#[test]
+fn a_long_list_is_one_by_the_same_rule() {
+    for (after, is_list) in [
+        ("}", true),
+        (r#", "total": 5, "next": "x", "errors": []}"#, true),
+        (r#", "people": [{"id": "A"}]}"#, true),
+        (r#", "generated": "2026"}"#, false),
+        (r#", "book": "ANA001"}"#, false),
+        (r#", "id": "A"}"#, false),
+    ] {
+        for rows in [1, 5000] {
+            let rows = vec![r#"{"id": "ANA001"}"#; rows].join(",\n");
+            let text = format!("{{\"total\": 1, \"data\": [{rows}]{after}\n{{}}");
+            let head = text.as_bytes().get(..64 << 10).unwrap_or(text.as_bytes());
+            let found = wrapping_of_file(head, Kind::Person, || Ok(text.as_bytes())).unwrap();
+            assert_eq!(found != Wrapping::None, is_list, "{after}");
+        }
+    }
 }
 
 #[test]
