@@ -81,7 +81,9 @@ fn ids_that_are_no_account_are_told_and_not_counted() {
     let ran = clinic.run(&["import", "people.jsonl"]).ends(0);
     ran.complains("note: 3 people have ids with which nobody can log in");
     for (line, id) in [(1, "X Y"), (2, "BOSS@LOCAL"), (3, "AAA/1")] {
-        ran.complains(&format!("people.jsonl line {line} column 1: {id:?}: taken, but nobody can log in with this id"));
+        ran.complains(&format!(
+            "people.jsonl line {line} column 1: {id:?}: taken, but nobody can log in with this id"
+        ));
     }
     clinic.run(&["user", "add", "tech", "--local", "--role", "root", "--link"]).ends(0);
     finds(&clinic, "accounts", "ok", "2 are open; 3 people have ids with which nobody can log in: ");
