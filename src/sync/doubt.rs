@@ -78,6 +78,25 @@ pub(super) fn unsent_of_former(tx: &Tx<'_>, key: &RecordKey) -> Result<Vec<Recor
     Ok(found)
 }
 
+/// Whether the person `local` was rewritten here into the one whom the centre has by now, and would get what was not sent for the
+/// one before.
+pub(super) fn takes_what_waits_for_another(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+) -> Result<bool, StoreError> {
+    let Base::Document(agreed) = tx.base(key)? else {
+        return Ok(false);
+    };
+    Ok(is_rewritten_unasked(tx, key, local, &agreed)? && !unsent_of_former(tx, key)?.is_empty())
+}
+
+/// Whether somebody was written over the person of the hold and back, and records were made in between that would become that
+/// person's.
+pub(super) fn has_records_in_between(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
+    Ok(hold.why == HoldReason::Rewritten && !tx.going_along(hold)?.is_empty())
+}
+
 /// Whether the centre's person is not the one for whom what waits was meant, see [`Tx::meant`].
 pub(super) fn is_not_meant(meant: Option<&Document>, local: &Document, remote: &Document) -> bool {
     meant.is_some_and(|meant| is_other_person(Some(meant), local, remote))
@@ -148,7 +167,10 @@ pub(super) fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> 
             HoldReason::Taken => {
                 local.as_ref().is_some_and(is_unknown) || meets_records_of_another(tx, &hold.local_key())?
             }
-            _ => hold.gone.is_some() && has_held_dependents(tx, &hold.account)?,
+            _ => {
+                hold.gone.is_some()
+                    && (has_held_dependents(tx, &hold.account)? || has_records_in_between(tx, hold)?)
+            }
         });
     };
     let base = tx.base(&hold.local_key())?;
@@ -165,11 +187,11 @@ pub(super) fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> 
                 !unsent_of_former(tx, &hold.local_key())?.is_empty()
             }
             (Some(agreed), Some(_)) => {
-                tx.is_rewritten(&hold.local_key(), agreed, local)? || !tx.going_along(hold)?.is_empty()
+                tx.is_rewritten(&hold.local_key(), agreed, local)? || has_records_in_between(tx, hold)?
             }
             _ => {
                 tx.is_rewritten(&hold.local_key(), &held.document, local)?
-                    || !tx.going_along(hold)?.is_empty()
+                    || has_records_in_between(tx, hold)?
             }
         },
         HoldReason::Departed | HoldReason::Taken => is_other_person(None, local, &held.document),

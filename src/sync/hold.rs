@@ -30,7 +30,7 @@
 
 use bson::{Bson, Document, doc};
 
-use super::doubt::{is_in_doubt, suspicion};
+use super::doubt::{has_records_in_between, is_in_doubt, suspicion, takes_what_waits_for_another};
 use super::former_person::{former_is_gone, former_of};
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
@@ -84,10 +84,12 @@ fn diverts_person(
     tally: &mut Tally,
 ) -> Result<bool, StoreError> {
     let hold = if tx.has_holds()? { tx.hold(&key.id)? } else { None };
+    // That of the account may be about a person in another spelling.
+    let own = hold.as_ref().filter(|hold| hold.local == key.id);
     if let (Some(local), None) = (local, remote)
-        && let Some(former) = former_of(tx, key, local, hold.as_ref())?
+        && let Some(former) = former_of(tx, key, local, own)?
     {
-        former_is_gone(tx, key, (local, &former), hold.as_ref(), tally)?;
+        former_is_gone(tx, key, (local, &former), own, tally)?;
         return Ok(true);
     }
     match (hold, remote) {
@@ -124,9 +126,10 @@ fn diverts_person(
                 return Ok(false);
             }
             if let Some(other) = other
-                && has_held_dependents(tx, &hold.account)?
+                && (has_held_dependents(tx, &hold.account)? || has_records_in_between(tx, &hold)?)
             {
-                // Their records are still there, and must not become those of the person here.
+                // Their records are still there, and must not become those of the person here; or there are some of one in
+                // between, and the centre's delete waits until it is said whose they are.
                 tx.put_hold(&Hold { gone: Some(other), ..hold })?;
                 return Ok(true);
             }
@@ -379,6 +382,7 @@ pub(super) fn end(
     if let (Some(local), Some(remote), HoldReason::Reused) = (&local, remote, hold.why)
         && hold.remote == key.id
         && same_identity(local, remote)
+        && !takes_what_waits_for_another(tx, &key, local)?
     {
         // Somebody has made the two agree, on either side, and knew of both: that is an answer.
         tx.take_held(&key)?;

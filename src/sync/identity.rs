@@ -20,13 +20,14 @@ use bson::{Bson, Document};
 use super::closings::{self, Meeting};
 use super::conflicts::{ResolveError, audit_decision};
 use super::doubt::unsent_of_former;
+use super::former_person::without_rights_of_another;
 use super::hold::{release, visible};
 use super::identity_answers::SAME;
 use super::merge_in::{merge_at, merge_in};
 use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
-use crate::domain::access::{Actor, END_USER};
+use crate::domain::access::Actor;
 use crate::domain::active::{ActiveFromCentre, is_active};
 use crate::domain::merge::{IDENTITY_FIELDS, identity_of, is_unknown};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -36,10 +37,6 @@ use crate::store::{
     Base, Conflict, ConflictStatus, Granted, Hold, HoldReason, Reread, Snapshot, Store, StoreError,
     TrashState, Tx, unless_damaged,
 };
-
-/// What opens an account, and what may be done with it.
-const PASSWORD: &str = "password";
-const ROLES: &str = "roles";
 
 /// What somebody decided about two people under one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,11 +165,11 @@ pub(super) fn settle_same(
 }
 
 /// The one who was written over has the account on this node again, as they were last agreed on. Who has it at the centre by
-/// now is read again.
+/// now is read again. If nobody has, the delete is carried out at once and waits for no sweep: they could log in until then.
 fn put_former_back(tx: &mut Tx<'_>, hold: &Hold, former: &Document) -> Result<(), StoreError> {
     let key = hold.local_key();
     tx.put(&key, Some(former), &Base::Document(former.clone()), &Actor::Centre)?;
-    tx.ask_again(&key, Reread::default())
+    tx.ask_again(&key, Reread { is_told: true, ..Reread::default() })
 }
 
 /// Whether the account is closed on this node. One who was gone when the other person came was made inactive for the hold
@@ -309,7 +306,13 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         HoldReason::Rewritten => {
             // Roles may have been granted to either, and nobody knows to whom.
             tx.replace_grants(&hold.local, &Granted::default(), actor)?;
-            leave(tx, &hold.local_key(), &to, &without_rights_of_another(tx, hold, local)?, actor)?;
+            let former = tx.base(&hold.local_key())?.document().cloned().unwrap_or_default();
+            leave(tx, &hold.local_key(), &to, &without_rights_of_another(&former, local), actor)?;
+            tx.keep_closed_here(&hold.local, new)?;
+        }
+        HoldReason::Taken => {
+            leave(tx, &hold.local_key(), &to, local, actor)?;
+            // The one who is gone may have been written over, and closed before.
             tx.keep_closed_here(&hold.local, new)?;
         }
         _ => leave(tx, &hold.local_key(), &to, local, actor)?,
@@ -387,22 +390,6 @@ fn undeleted(tx: &Tx<'_>, hold: &Hold) -> Result<Vec<RecordKey>, StoreError> {
         found.extend(is_of_another.then_some(key));
     }
     Ok(found)
-}
-
-/// Who was written over another person, without what opened the account to that one: the password and the roles that they still
-/// share with whom the centre has.
-fn without_rights_of_another(tx: &Tx<'_>, hold: &Hold, person: &Document) -> Result<Document, StoreError> {
-    let mut person = person.clone();
-    let agreed = tx.base(&hold.local_key())?.document().cloned().unwrap_or_default();
-    let is_shared = |field: &str| person.get(field).is_some() && person.get(field) == agreed.get(field);
-    let (has_password, has_roles) = (is_shared(PASSWORD), is_shared(ROLES));
-    if has_password {
-        person.remove(PASSWORD);
-    }
-    if has_roles {
-        person.insert(ROLES, vec![END_USER.to_owned()]);
-    }
-    Ok(person)
 }
 
 /// The person gets another id; if somebody decided so on another node before and they stand under it already, they are that record.

@@ -130,15 +130,26 @@ async fn a_third_one_who_goes_again_is_asked_about_no_more() {
         clinic.round().await;
         assert_eq!(asked(&clinic), ("Carlos".to_owned(), "Ana".to_owned()));
         answer(&clinic, Verdict::NewId(CARLOS.to_owned())).await;
+        // If the first one is gone, that waits for no sweep: she could log in until then.
+        let again = clinic.store.read().unwrap().reread(&key(Person, ACCT)).unwrap();
+        assert_eq!(again.is_some_and(|why| why.is_told), !is_back);
         for _ in 0..3 {
             clinic.round().await;
         }
+        let is_open = |conflict: &Conflict| conflict.is_identity() && conflict.status == ConflictStatus::Open;
+        assert!(!clinic.conflicts().iter().any(is_open), "{:?}", clinic.conflicts());
+        assert_eq!(why(&clinic), None);
+        // A person with records that were never sent goes only after a decision.
+        assert_eq!(clinic.record_conflict().map(|asked| asked.key), (!is_back).then(|| key(Person, ACCT)));
         assert_eq!(books(&clinic, &[CARLOS]), [["Carlos"]]);
         let book = clinic.book(ACCT);
         assert!(book.iter().all(|text| text.starts_with("Ana")), "{book:?}");
         if is_back {
             clinic.assert_settled().await;
             assert_eq!(books(&clinic, &[ACCT]), [["Ana", "Ana, changed", "Ana, unsent"]]);
+        } else {
+            clinic.decide_record(Decision::TakeCentral).await;
+            assert_eq!(clinic.here(Person, ACCT), None, "nobody can log in");
         }
     }
 }
@@ -186,6 +197,155 @@ async fn a_delete_of_the_first_one_keeps_what_was_not_sent_for_her() {
             clinic.store.undelete(Grant::operator(0, Verb::Post, Person), row.sequence).await.unwrap();
             clinic.assert_settled().await;
             assert_eq!(books(&clinic, &[CARLOS, ACCT]), [vec!["Carlos"], hers]);
+        }
+    }
+}
+
+/// What opened the account to the first one opens nothing to anybody once she is deleted at the centre: neither before it is
+/// decided whose her records are, nor under the account that the other one gets.
+#[tokio::test]
+async fn a_delete_of_the_first_one_ends_what_opened_her_account() {
+    let rights = doc! {"password": "$2b$04$ana", "roles": ["root"], "active": false};
+    for (own, password, roles) in [
+        (doc! {}, None, vec!["end_user"]),
+        (doc! {"password": "$2b$04$carlos", "roles": ["nurse"]}, Some("$2b$04$carlos"), vec!["nurse"]),
+    ] {
+        for is_asked_before in [false, true] {
+            let clinic = Clinic::new();
+            clinic.there(Person, with(with(ana(), rights.clone()), doc! {"active": true}));
+            clinic.there(Page, page("p1", ACCT, "Ana"));
+            clinic.round().await;
+            clinic.run(|tx| tx.set_grants(ACCT, &["root".to_owned()], &Actor::Operator(0))).await;
+            clinic.edit(Person, with(ana(), rights.clone())).await;
+            clinic.round().await;
+            clinic.edit(Person, with(with(carlos(), rights.clone()), own.clone())).await;
+            if is_asked_before {
+                clinic.round().await;
+            }
+            let count =
+                || clinic.store.read().unwrap().rights_count(&Actor::Person(ACCT.to_owned())).unwrap();
+            let before = count();
+            clinic.sim.remove(Person, ACCT);
+            clinic.round().await;
+            assert!(count() > before, "sessions of the first one end");
+            assert_eq!(why(&clinic), Some(HoldReason::Taken));
+            for id in [ACCT, CARLOS] {
+                if id == CARLOS {
+                    answer(&clinic, Verdict::NewId(CARLOS.to_owned())).await;
+                    clinic.round().await;
+                }
+                let person = clinic.here(Person, id).unwrap();
+                assert_eq!(person.get_str("password").ok(), password, "{id}");
+                let found: Vec<&str> =
+                    person.get_array("roles").unwrap().iter().filter_map(Bson::as_str).collect();
+                assert_eq!(found, roles, "{id}");
+                assert!(!person.get_bool("active").unwrap());
+                let snapshot = clinic.store.read().unwrap();
+                for hash in ["$2b$04$ana", "$2b$04$carlos", ""] {
+                    assert_eq!(snapshot.grants(id, hash).unwrap(), Default::default(), "{id}");
+                }
+                assert!(snapshot.is_closed_here(id).unwrap(), "{id}");
+            }
+            assert!(clinic.store.read().unwrap().is_closed_here(ACCT).unwrap(), "closed for one of the two");
+            // She comes back as she was, but for what was granted to her here.
+            let trash = clinic.store.read().unwrap().trash().unwrap();
+            let row = trash.iter().find(|row| row.key.kind == Person && row.key.id == ACCT).unwrap();
+            assert_eq!(row.document, with(ana(), rights.clone()));
+        }
+    }
+}
+
+/// Who was written back while the question was open is deleted at the centre: that is a delete of what was edited here, and what
+/// was written in between is asked about.
+#[tokio::test]
+async fn a_delete_of_one_who_is_written_back_meets_the_edit() {
+    for has_own in [false, true] {
+        let clinic = Clinic::new();
+        clinic.there(Person, ana());
+        clinic.there(Page, page("p1", ACCT, "Ana"));
+        clinic.round().await;
+        clinic.edit(Person, carlos()).await;
+        if has_own {
+            clinic.edit(Page, page("p4", ACCT, "Carlos")).await;
+        }
+        clinic.round().await;
+        assert_eq!(why(&clinic), Some(HoldReason::Rewritten));
+        clinic.edit(Person, with(ana(), doc! {"phone": "2"})).await;
+        clinic.sim.remove(Person, ACCT);
+        if has_own {
+            for _ in 0..2 {
+                clinic.round().await;
+                assert_eq!(why(&clinic), Some(HoldReason::Rewritten));
+                assert_eq!((clinic.at_centre(Person, ACCT), clinic.at_centre(Page, "p4")), (None, None));
+            }
+            answer(&clinic, Verdict::Same).await;
+        }
+        clinic.round().await;
+        assert_eq!(why(&clinic), None);
+        let is_of_delete = |found: &Conflict| found.key == key(Person, ACCT) && found.path.is_empty();
+        let found = clinic.conflicts().into_iter().find(|found| !found.is_identity() && is_of_delete(found));
+        let found = found.expect("an edit against a delete");
+        assert_eq!((found.status, found.central), (ConflictStatus::Open, None));
+    }
+}
+
+/// The question that is open for the account is about a person in another spelling.
+#[tokio::test]
+async fn a_question_about_another_spelling_does_not_hide_the_delete() {
+    let clinic = Clinic::new();
+    clinic.there(Person, ana());
+    clinic.there(Page, page("p1", ACCT, "Ana"));
+    clinic.round().await;
+    clinic.edit(Person, with(beatriz(), doc! {"_id": "acc01"})).await;
+    clinic.there(Person, with(beatriz(), doc! {"_id": "Acc01"}));
+    clinic.round().await;
+    assert_eq!(why(&clinic), Some(HoldReason::Spelling));
+    clinic.edit(Person, carlos()).await;
+    clinic.sim.remove(Person, ACCT);
+    clinic.round().await;
+    assert!(clinic.conflicts().iter().all(Conflict::is_identity), "the delete is not of Carlos");
+    let trash = clinic.store.read().unwrap().trash().unwrap();
+    assert_eq!(trash.iter().map(|row| row.document.clone()).collect::<Vec<_>>(), [ana()]);
+    assert_eq!(clinic.here(Person, ACCT).unwrap().get_str("name").unwrap(), "Carlos");
+}
+
+/// The centre gave the account to Carlos first, and then somebody writes him over Ana here: what was not sent for her is asked
+/// about, and nothing is where nothing waits for her.
+#[tokio::test]
+async fn who_is_written_here_after_the_centre_gave_the_account_away_gets_nothing_of_the_first_one() {
+    for (has_unsent, is_same) in [(false, true), (true, false), (true, true)] {
+        let clinic = Clinic::new();
+        clinic.there(Person, ana());
+        clinic.there(Page, page("p1", ACCT, "Ana"));
+        clinic.round().await;
+        if has_unsent {
+            clinic.edit(Page, page("p3", ACCT, "Ana, unsent")).await;
+        }
+        clinic.there(Person, carlos());
+        clinic.round().await;
+        assert_eq!(why(&clinic), Some(HoldReason::Reused));
+        clinic.edit(Person, carlos()).await;
+        for _ in 0..2 {
+            clinic.round().await;
+            assert_eq!(clinic.at_centre(Page, "p3"), None, "{has_unsent}");
+        }
+        if has_unsent {
+            assert_eq!(asked(&clinic), ("Carlos".to_owned(), "Ana".to_owned()));
+        }
+        if has_unsent && !is_same {
+            answer(&clinic, Verdict::NewId(CARLOS.to_owned())).await;
+            assert_eq!(asked(&clinic), ("Ana".to_owned(), "Carlos".to_owned()));
+            answer(&clinic, Verdict::NewId(ANA.to_owned())).await;
+            clinic.assert_settled().await;
+            assert_eq!(books(&clinic, &[ACCT, CARLOS, ANA]), [vec![], vec![], vec!["Ana", "Ana, unsent"]]);
+        } else {
+            let mut book = vec!["Ana"];
+            if has_unsent {
+                answer(&clinic, Verdict::Same).await;
+                book.push("Ana, unsent");
+            }
+            clinic.assert_settled().await;
+            assert_eq!(books(&clinic, &[ACCT]), [book]);
         }
     }
 }
