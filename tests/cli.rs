@@ -33,6 +33,8 @@ mod imports;
 #[cfg(feature = "failpoints")]
 #[path = "cli/killed.rs"]
 mod killed;
+#[path = "cli/large_answers.rs"]
+mod large_answers;
 #[path = "cli/memory.rs"]
 mod memory;
 mod support;

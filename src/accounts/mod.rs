@@ -307,11 +307,17 @@ impl Accounts {
         }
     }
 
-    /// Whether the audit trail has to say that somebody has logged in to this account from there: once a day. Who is known there
-    /// is so after a restart by what stands in the trail.
-    pub fn has_to_be_noted(&self, user: &str, peer: IpAddr) -> bool {
+    /// Whether the audit trail says already, by an entry of [`Accounts::note_login`], that somebody has logged in to this
+    /// account from there: that is enough for a day.
+    pub fn is_login_noted(&self, user: &str, peer: IpAddr) -> bool {
         let pair = self.guess(&fold_account(user), AddressPrefix::of(peer), [0; 32]).pair;
-        self.attempts.lock().throttle.has_to_be_noted(pair, (self.clock)())
+        self.attempts.lock().throttle.is_login_noted(pair, (self.clock)())
+    }
+
+    /// The entry is made. Who is known there is so after a restart by what stands in the trail.
+    pub fn note_login(&self, user: &str, peer: IpAddr) {
+        let pair = self.guess(&fold_account(user), AddressPrefix::of(peer), [0; 32]).pair;
+        self.attempts.lock().throttle.note_login(pair, (self.clock)());
     }
 
     /// Joins the computation for an equal attempt of the same client, or queues one if it is not too early.

@@ -207,14 +207,15 @@ impl Throttle {
         self.known_clients.touch(guess.client, now);
     }
 
-    /// Whether an entry of the audit trail has to say that the pair has logged in, because no other does that is new enough.
-    /// From now on one does.
-    pub(super) fn has_to_be_noted(&mut self, pair: Code, now: Instant) -> bool {
-        let is_noted = self.noted.get(&pair, now).is_some();
-        if !is_noted {
-            self.noted.touch(pair, now);
-        }
-        !is_noted
+    /// Whether an entry of the audit trail about requests that show nothing ([`Throttle::note_login`]) says already that the
+    /// pair has logged in. Other entries about it are not looked at.
+    pub(super) fn is_login_noted(&mut self, pair: Code, now: Instant) -> bool {
+        self.noted.get(&pair, now).is_some()
+    }
+
+    /// There is such an entry now.
+    pub(super) fn note_login(&mut self, pair: Code, now: Instant) {
+        self.noted.touch(pair, now);
     }
 
     /// Where an attempt stands in the queue before it is counted.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Node;
 use super::caller::Caller;
+use super::emergency;
 use super::error::ApiError;
 use super::extract::{At, BodyLimit, Sent, names_etag, refuse_forms_of_files};
 use super::media;
@@ -170,6 +171,14 @@ pub(crate) async fn download(
         Some(Range::Unsatisfiable) => return Err(ApiError::RangeNotSatisfiable { length: content.length }),
     };
     let (first, end) = range.map_or((0, content.length), |(first, last)| (first, last + 1));
+    let name = file_name(&document, &found.0.id).to_owned();
+    // The record may be large, and as many as wait would hold it.
+    drop(found);
+    // Here, where a refusal can still be told: when the body is read, the head has gone.
+    if first < end {
+        workload::wait_for_place(node, caller, CONTENT_CHUNK_BYTES).await?;
+        opening.map_or(Ok(()), |opening| emergency::check_open(node, opening))?;
+    }
     let mut response =
         Body::from_stream(read_bytes(Arc::clone(node), caller.clone(), content.sha256, first, end))
             .into_response();
@@ -184,7 +193,7 @@ pub(crate) async fn download(
     };
     let sent_type = media::sent_type(&content.media_type);
     set(header::CONTENT_TYPE, &sent_type);
-    set(header::CONTENT_DISPOSITION, &media::disposition(&sent_type, file_name(&document, &found.0.id)));
+    set(header::CONTENT_DISPOSITION, &media::disposition(&sent_type, &name));
     set(header::CONTENT_LENGTH, &(end - first).to_string());
     set(header::ETAG, &tag);
     set(header::ACCEPT_RANGES, "bytes");

@@ -199,16 +199,20 @@ impl Witness {
         }
         let is_read = [Method::GET, Method::HEAD].contains(&self.method);
         let seen = response.extensions().get::<Seen>();
+        let mut login = None;
         let event = match seen {
             Some(seen) => seen.event(&caller.principal.actor),
             None if is_read && !SILENT_ROUTES.contains(&self.pattern) => {
                 Event::new(What::Read, &caller.principal.actor).saying(self.pattern)
             }
-            None if self.is_first_login(node, caller) => {
+            None => {
+                login = self.login_to_note(node, caller);
+                if login.is_none() {
+                    return response;
+                }
                 let actor = &caller.principal.actor;
                 about_account(Event::new(What::Login, actor), actor).saying(self.pattern)
             }
-            None => return response,
         };
         let event = event.at(caller.from());
         let noted = match seen.and_then(|seen| seen.opening) {
@@ -216,7 +220,12 @@ impl Witness {
             Some(_) => Box::pin(note_emergency(node, event)).await,
         };
         match noted {
-            Ok(()) => response,
+            Ok(()) => {
+                if let Some(user) = login {
+                    node.accounts.note_login(&user, caller.peer);
+                }
+                response
+            }
             Err(error) => {
                 if matches!(error, ApiError::TooManyReads { .. }) {
                     self.refused(node, &caller.principal.actor, caller.from(), Outcome::TooManyAttempts);
@@ -226,12 +235,12 @@ impl Witness {
         }
     }
 
-    /// Whether the answer, which shows nothing, is all that tells of the caller's login from there. A session has an entry of
-    /// its own.
-    fn is_first_login(&self, node: &Node, caller: &Caller) -> bool {
-        let user = caller.principal.actor.login_name().filter(|_| caller.principal.actor.has_account());
+    /// Who has logged in, where the answer shows nothing and no such answer was noted from there today. A session has an entry
+    /// of its own.
+    fn login_to_note(&self, node: &Node, caller: &Caller) -> Option<String> {
         let is_silent = SILENT_ROUTES.contains(&self.pattern) && caller.session.is_none();
-        is_silent && user.is_some_and(|user| node.accounts.has_to_be_noted(&user, caller.peer))
+        let user = caller.principal.actor.login_name().filter(|_| caller.principal.actor.has_account())?;
+        (is_silent && !node.accounts.is_login_noted(&user, caller.peer)).then_some(user)
     }
 
     /// Notes a request that was turned away.

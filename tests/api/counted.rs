@@ -23,6 +23,8 @@ struct Counted {
     /// Counted and not given yet.
     ahead: AtomicUsize,
     is_full: AtomicBool,
+    /// It stays so.
+    is_full_for_long: bool,
     refused: AtomicUsize,
     waited: AtomicUsize,
 }
@@ -58,8 +60,11 @@ impl Arrivals for Counted {
         true
     }
 
-    /// There is room at once.
+    /// There is room at once, or none for long.
     fn wait_for_place(&self, bytes: usize) -> BoxFuture<'static, Result<(), Overloaded>> {
+        if self.is_full_for_long {
+            return Box::pin(async { Err(Overloaded) });
+        }
         self.is_full.store(false, Ordering::SeqCst);
         self.waited.fetch_add(1, Ordering::SeqCst);
         self.count(bytes);
@@ -138,5 +143,31 @@ async fn every_long_answer_is_counted_before_it_is_given() {
         ["/people", "/pols/{person_id}", "/users", "/sync/conflicts", "/personal-documents/{id}/content"]
     {
         assert!(of(pattern), "{pattern} never waited: {waited:?}");
+    }
+}
+
+/// When the head of an answer has gone, nothing but a cut connection could say that there is no room for the rest.
+#[tokio::test]
+async fn an_answer_whose_first_piece_has_no_room_is_refused_and_not_cut() {
+    let mut world = World::new(false).await;
+    fill(&world.node).await;
+    let paths = lengthen(&world.node).await;
+    world.enter("BOSS001", false).await;
+    let mut refused = Vec::new();
+    for (pattern, method) in routes(&world.node).await {
+        if method != "GET" || pattern == "/changes" {
+            continue;
+        }
+        let path = paths.get(pattern).cloned().unwrap_or_else(|| path_of(pattern, "GET"));
+        let counted = Counted { is_full: true.into(), is_full_for_long: true, ..Counted::default() };
+        let answer = world.call("GET", &path).with(Received(Arc::new(counted))).open().await;
+        if answer.status() == 503 {
+            refused.push(pattern);
+        }
+        let first = answer.into_body().frame().await;
+        assert!(first.is_none_or(|first| first.is_ok()), "{path} is cut before its first byte");
+    }
+    for pattern in ["/people", "/encounters", "/personal-documents/{id}/content"] {
+        assert!(refused.contains(&pattern), "{pattern}: {refused:?}");
     }
 }

@@ -22,7 +22,9 @@ async fn after(node: &TestNode, seq: u64) -> Vec<Entry> {
     entries(node.node.store.unguarded()).into_iter().filter(|entry| entry.seq > seq).collect()
 }
 
-fn last(node: &TestNode) -> u64 {
+/// The newest entry of what was noted up to now.
+async fn last(node: &TestNode) -> u64 {
+    node.node.store.flush_notes().await.unwrap();
     entries(node.node.store.unguarded()).last().map_or(0, |entry| entry.seq)
 }
 
@@ -36,7 +38,7 @@ fn told(entries: &[Entry]) -> Vec<String> {
 #[tokio::test]
 async fn an_entry_says_who_did_what_to_whom_and_from_where() {
     let node = TestNode::with_people().await;
-    let before = last(&node);
+    let before = last(&node).await;
     let from = IpAddr::from([192, 0, 2, 77]);
     let body = json!({"phone": "555-0100", "address": {"city": "Milano"}});
     node.patch("/people/ana001", body).by("DOC003").from(from).send().await;
@@ -53,7 +55,7 @@ async fn an_entry_says_who_did_what_to_whom_and_from_where() {
 #[tokio::test]
 async fn writes_have_words_of_their_own() {
     let node = TestNode::with_people().await;
-    let before = last(&node);
+    let before = last(&node).await;
     node.post("/people/NEW005", json!({"name": "Eva"}))
         .by("DOC003")
         .send()
@@ -96,7 +98,7 @@ async fn writes_have_words_of_their_own() {
 #[tokio::test]
 async fn repeats_within_a_minute_share_entries() {
     let node = TestNode::with_people().await;
-    let before = last(&node);
+    let before = last(&node).await;
     let read = || node.get("/people/ANA001").by("DOC003").send();
     for _ in 0..5 {
         read().await.is(200, NOTHING);
@@ -126,10 +128,7 @@ async fn every_way_to_see_a_record_is_a_read() {
     node.record(Kind::Encounter, doc! {"_id": "e1", "person": "ANA001", "note": "x"}).await;
     node.record(Kind::Page, doc! {"_id": "p1", "book": "ANA001"}).await;
     let etag = node.get("/encounters/e1").by("DOC003").send().await.header("etag").to_owned();
-    let before = {
-        after(&node, 0).await;
-        last(&node)
-    };
+    let before = last(&node).await;
     pass_time(LATER);
     let calls = [
         node.get("/encounters/e1").by("DOC003"),
@@ -187,7 +186,7 @@ async fn every_way_to_see_a_record_is_a_read() {
 async fn refusals_are_kept_with_their_reason() {
     let node = TestNode::with_people().await;
     node.record(Kind::Encounter, doc! {"_id": "e1", "person": "ANA001"}).await;
-    let before = last(&node);
+    let before = last(&node).await;
     node.get("/people").send().await.is(401, NOTHING);
     assert!(after(&node, before).await.is_empty(), "who tells no name is nobody's business");
     node.get("/people").login("ana001", "wrong").send().await.is(401, NOTHING);
@@ -223,7 +222,7 @@ async fn a_wrong_current_password_in_the_form_and_too_many_attempts_are_known() 
     let form = node.get("/password/ANA001").by("ANA001").send().await.text();
     let token =
         form.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    let before = last(&node);
+    let before = last(&node).await;
     for _ in 0..8 {
         let body = format!("token={token}&current=wrong&password=one+cradle&again=one+cradle");
         node.request("POST", "/password/ANA001").by("ANA001").bytes(body).send().await;
@@ -345,7 +344,7 @@ async fn a_flood_leaves_few_entries_and_is_counted() {
     for n in 0..60 {
         node.person(&format!("GUESS{n}"), &["end_user"]).await;
     }
-    let before = last(&node);
+    let before = last(&node).await;
     let store = node.node.store.unguarded();
     let failed = |id: &str, peer: [u8; 4]| {
         Event::by_nobody(What::LoginFailed).about("people", id, Some(id)).at(Some(IpAddr::from(peer)))

@@ -10,11 +10,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::rooms::{ROOM_LOOK, ROOM_WAIT, has_room_of_account};
-use super::{
-    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, Turn, WAITING_EACH_MIN, Waiting,
-    lock,
-};
+use super::rooms::{ROOM_LOOK, ROOM_WAIT};
+use super::{ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, Turn, WAITING_EACH_MIN, Waiting, lock};
 use crate::domain::access::Actor;
 use crate::http::{Arrivals, Overloaded};
 
@@ -101,12 +98,6 @@ impl Turn {
                 account.room.notify_waiters();
             }
         }
-    }
-
-    /// Whether one more request of this account may go on: it has room, or what it holds at other addresses makes some.
-    fn has_room_of_account(&self, account: &Arc<Account>) -> bool {
-        has_room_of_account(&self.share, account)
-            || self.clients.make_room_of_account(&self.share, account, ROOM_MADE_BYTES)
     }
 
     async fn wait_as_account(self: Arc<Self>, account: Arc<Account>) -> Result<(), Crowded> {

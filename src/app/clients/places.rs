@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::rooms::{ROOM_LOOK, ROOM_WAIT, has_own_room, held};
+use super::rooms::{ROOM_LOOK, ROOM_WAIT};
 use super::{
     ANSWERS_EACH_MAX, ANSWERS_MAX, Clients, Crowded, Holding, REQUEST_BYTES, RESERVE_BYTES, SMALL_BYTES, Turn,
 };
@@ -31,27 +31,32 @@ impl Clients {
 }
 
 impl Turn {
-    /// Whether so many bytes more may be held now. Nobody loses anything for it.
+    /// Whether the next piece of its answer may have so many bytes now. Nobody loses anything for it.
     fn fits(&self, bytes: usize) -> bool {
-        let account = self.account();
-        if !has_own_room(&self.share, account) {
+        let client = self.client();
+        if !client.has_own_room() {
             return false;
         }
-        let in_all = self.clients.answers.load(Ordering::Relaxed);
+        let in_all = client.in_all(&self.clients);
         let with_it = in_all.saturating_add(bytes);
-        let is_small = held(&self.share, account).saturating_add(bytes) < SMALL_BYTES;
+        let is_small = client.held().saturating_add(bytes) < SMALL_BYTES;
         // What fits nowhere may be held while all hold little.
         with_it <= ANSWERS_MAX
             || in_all < ANSWERS_EACH_MAX
             || is_small && with_it <= ANSWERS_MAX + RESERVE_BYTES
     }
 
+    /// How many of so many bytes of the next piece need a count of their own: room for a small answer is among the request.
+    fn uncounted(&self, bytes: usize) -> usize {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        if bytes > REQUEST_BYTES { bytes.saturating_sub(ahead) } else { 0 }
+    }
+
     /// Counts so many bytes of the next piece of its answer; false, and nothing is counted, where there is no room.
     pub(super) fn take_place(&self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.ahead.load(Ordering::Relaxed));
-        // Room for a small answer is among the request.
-        if bytes > REQUEST_BYTES && more > 0 {
-            if !self.fits(more) {
+        let more = self.uncounted(bytes);
+        if more > 0 {
+            if !self.fits(bytes) {
                 return false;
             }
             self.count_ahead(more);
@@ -60,21 +65,36 @@ impl Turn {
         true
     }
 
+    /// Gives its place back: who waits for a larger one keeps nobody else waiting with it.
+    fn give_place_back(&self) {
+        self.placed.store(0, Ordering::Relaxed);
+        self.let_go(self.ahead.swap(0, Ordering::Relaxed));
+    }
+
     fn count_ahead(&self, bytes: usize) {
         self.ahead.fetch_add(bytes, Ordering::Relaxed);
         self.hold(bytes);
     }
 
-    /// Counts so many bytes that are made already.
+    /// Counts so many bytes that are made already. They have their place if there is room for them now, before another
+    /// answer of the client is counted: of two that come together, one is given.
     pub(super) fn count_made(&self, bytes: usize) {
-        let more = bytes.saturating_sub(self.ahead.load(Ordering::Relaxed));
-        if bytes > REQUEST_BYTES && more > 0 {
+        let more = self.uncounted(bytes);
+        if more > 0 {
+            if self.has_room_for(Some(bytes as u64)) {
+                self.placed.fetch_max(bytes, Ordering::Relaxed);
+            }
             self.count_ahead(more);
         }
     }
 
-    /// Takes a place as soon as there is room, at the cost of clients that have much.
+    /// Takes a place as soon as there is room, at the cost of clients that have much. What the turn has a place for already
+    /// must be let go: it is counted no more while it waits.
     pub(super) async fn wait_for_room_of(self: Arc<Self>, bytes: usize) -> Result<(), Crowded> {
+        if self.take_place(bytes) {
+            return Ok(());
+        }
+        self.give_place_back();
         let has_begun = self.taken.load(Ordering::Relaxed) > 0;
         // An answer that has begun may always wait.
         let _waiting = if has_begun { None } else { Some(self.wait()?) };
@@ -100,7 +120,7 @@ impl Turn {
             }
             if now >= next_look {
                 next_look = now + pause;
-                self.clients.make_room_for_place(&self.share, self.account(), bytes);
+                self.clients.make_room_for_place(self.client(), bytes);
             }
             tokio::select! {
                 () = told => {}

@@ -20,72 +20,96 @@ use super::{
 pub(super) const ROOM_WAIT: Duration = Duration::from_secs(5);
 pub(super) const ROOM_LOOK: u64 = ROOM_MADE_PAUSE_MS + 5;
 
-/// What is held for a client: at its address or for its account, whichever is more.
-pub(super) fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
-    let of_account = account.map_or(0, |account| account.answers.load(Ordering::Relaxed));
-    share.answers.load(Ordering::Relaxed).max(of_account)
+/// A client, as one of its turns sees what it holds and what all hold: beside the bytes that are counted for the next
+/// piece of this turn's answer already, so that an answer is not held against itself.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'a> {
+    share: &'a Share,
+    account: Option<&'a Arc<Account>>,
+    ahead: usize,
 }
 
-/// Whether an account has not all that one may have, for one more request at this address: it has a little more at addresses
-/// that have little.
-pub(super) fn has_room_of_account(share: &Share, account: &Account) -> bool {
-    let is_small = share.answers.load(Ordering::Relaxed) < SMALL_BYTES;
-    let slack = if is_small { ANSWERS_EACH_SLACK } else { 0 };
-    account.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX + slack
-}
+impl<'a> Client<'a> {
+    #[cfg(test)]
+    pub(super) fn at(share: &'a Share) -> Client<'a> {
+        Client { share, account: None, ahead: 0 }
+    }
 
-/// Whether a client has not all that one may have.
-pub(super) fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
-    share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
-        && account.is_none_or(|account| has_room_of_account(share, account))
+    fn at_address(&self) -> usize {
+        self.share.answers.load(Ordering::Relaxed).saturating_sub(self.ahead)
+    }
+
+    fn of_account(&self, account: &Account) -> usize {
+        account.answers.load(Ordering::Relaxed).saturating_sub(self.ahead)
+    }
+
+    /// What all hold.
+    pub(super) fn in_all(&self, clients: &Clients) -> usize {
+        clients.answers.load(Ordering::Relaxed).saturating_sub(self.ahead)
+    }
+
+    /// What is held for it: at its address or for its account, whichever is more.
+    pub(super) fn held(&self) -> usize {
+        self.at_address().max(self.account.map_or(0, |account| self.of_account(account)))
+    }
+
+    /// Whether its account has not all that one may have, for one more request at this address: it has a little more at
+    /// addresses that have little.
+    fn has_room_of_account(&self, account: &Account) -> bool {
+        let slack = if self.at_address() < SMALL_BYTES { ANSWERS_EACH_SLACK } else { 0 };
+        self.of_account(account) < ANSWERS_EACH_MAX + slack
+    }
+
+    /// Whether its address has not all that one may have.
+    fn has_room_at_address(&self) -> bool {
+        self.at_address() < ANSWERS_EACH_MAX
+    }
+
+    /// Whether it has not all that one may have.
+    pub(super) fn has_own_room(&self) -> bool {
+        self.has_room_at_address() && self.account.is_none_or(|account| self.has_room_of_account(account))
+    }
 }
 
 impl Clients {
     /// Whether one more answer of this client may be held without anybody else losing one.
-    fn has_free_room(&self, share: &Share, account: Option<&Arc<Account>>) -> bool {
-        let (own, in_all) = (held(share, account), self.answers.load(Ordering::Relaxed));
-        has_own_room(share, account)
-            && (in_all < ANSWERS_MAX || own < SMALL_BYTES && in_all < ANSWERS_MAX + RESERVE_BYTES)
+    fn has_free_room(&self, client: Client<'_>) -> bool {
+        let in_all = client.in_all(self);
+        client.has_own_room()
+            && (in_all < ANSWERS_MAX || client.held() < SMALL_BYTES && in_all < ANSWERS_MAX + RESERVE_BYTES)
     }
 
     /// Whether one more answer of this client may be held: its answers, and those of all, are within bounds, or it has
     /// little and others make room.
-    pub(super) fn has_room(&self, share: &Share, account: Option<&Arc<Account>>) -> bool {
-        self.has_free_room(share, account)
-            || share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
-                && self.make_room(share, account, ROOM_MADE_BYTES)
+    pub(super) fn has_room(&self, client: Client<'_>) -> bool {
+        self.has_free_room(client) || client.has_room_at_address() && self.make_room(client, ROOM_MADE_BYTES)
     }
 
     /// Whether a long answer of so many bytes may be held: it has to fit as a whole, or it would take what is kept for
     /// short ones. One that fits nowhere may be held while all hold little.
-    pub(super) fn has_room_for_long(
-        &self,
-        share: &Share,
-        account: Option<&Arc<Account>>,
-        bytes: usize,
-    ) -> bool {
-        let in_all = self.answers.load(Ordering::Relaxed);
+    pub(super) fn has_room_for_long(&self, client: Client<'_>, bytes: usize) -> bool {
+        let in_all = client.in_all(self);
         let is_fitting = in_all.saturating_add(bytes) <= ANSWERS_MAX || in_all < ANSWERS_EACH_MAX;
         let bytes = bytes.max(ROOM_MADE_BYTES);
-        share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
-            && (is_fitting && held(share, account) < ANSWERS_EACH_MAX
-                || self.make_room(share, account, bytes))
+        client.has_room_at_address()
+            && (is_fitting && client.held() < ANSWERS_EACH_MAX || self.make_room(client, bytes))
     }
 
     /// Makes room for a piece of an answer of this client, if it has not all that one may have.
-    pub(super) fn make_room_for_place(&self, share: &Share, account: Option<&Arc<Account>>, bytes: usize) {
-        if share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX {
-            self.make_room(share, account, bytes.max(ROOM_MADE_BYTES));
+    pub(super) fn make_room_for_place(&self, client: Client<'_>, bytes: usize) {
+        if client.has_room_at_address() {
+            self.make_room(client, bytes.max(ROOM_MADE_BYTES));
         }
     }
 
     /// Ends connections of the site or account that holds most, if that is more than twice of what this one has, first those that
     /// have stood still for longest, until so many bytes are free; false if none was ended.
-    fn make_room(&self, share: &Share, account: Option<&Arc<Account>>, bytes_free: usize) -> bool {
+    fn make_room(&self, client: Client<'_>, bytes_free: usize) -> bool {
+        let Client { share, account, ahead } = client;
         if let Some(account) = account
-            && account.answers.load(Ordering::Relaxed) >= ANSWERS_EACH_MAX
+            && client.of_account(account) >= ANSWERS_EACH_MAX
         {
-            return self.make_room_of_account(share, account, bytes_free);
+            return self.make_room_of_account(client, account, bytes_free);
         }
         let now_ms = self.now_ms();
         // What was ended is being given back; those who wait are told.
@@ -93,14 +117,20 @@ impl Clients {
             return false;
         }
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
-        let in_all = self.answers.load(Ordering::Relaxed);
-        let wanted = in_all.saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
+        let wanted = client.in_all(self).saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
         let mut table = lock(&self.table);
         let of_site = table.of_site(share.prefix, |share| share.answers.load(Ordering::Relaxed));
-        let least = held(share, account).max(of_site).saturating_mul(2);
-        let address = table.who_has_most().map(|(bytes, prefix)| (bytes, Holder::Site(prefix)));
+        let least = client.held().max(of_site.saturating_sub(ahead)).saturating_mul(2);
+        let address = table.who_has_most((share.prefix, ahead));
+        let address = address.map(|(bytes, prefix)| (bytes, Holder::Site(prefix)));
         let accounts = lock(&self.accounts);
-        let of = |account: Arc<Account>| (account.answers.load(Ordering::Relaxed), Holder::Account(account));
+        let of = |other: Arc<Account>| {
+            let bytes = match account.is_some_and(|own| Arc::ptr_eq(own, &other)) {
+                true => client.of_account(&other),
+                false => other.answers.load(Ordering::Relaxed),
+            };
+            (bytes, Holder::Account(other))
+        };
         let account = accounts.values().filter_map(Weak::upgrade).map(of).max_by_key(|(bytes, _)| *bytes);
         drop(accounts);
         // An account that has as much as its address is the same client.
@@ -117,21 +147,16 @@ impl Clients {
 
     /// The same within an account that has as much as one may have: its connections at other addresses make room for
     /// this one's, if they have more than twice as much.
-    pub(super) fn make_room_of_account(
-        &self,
-        share: &Share,
-        account: &Arc<Account>,
-        bytes_free: usize,
-    ) -> bool {
-        let now_ms = self.now_ms();
+    fn make_room_of_account(&self, client: Client<'_>, account: &Arc<Account>, bytes_free: usize) -> bool {
+        let (share, now_ms) = (client.share, self.now_ms());
         // Each address tries for itself: one that has much finds nobody to end, and must not use up the others' tries.
         if was_lately(&account.made_room_ms, now_ms) || was_lately(&share.answers_tried_ms, now_ms) {
             return false;
         }
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
-        let bytes = account.answers.load(Ordering::Relaxed);
+        let bytes = client.of_account(account);
         let wanted = bytes.saturating_add(bytes_free).saturating_sub(ANSWERS_EACH_MAX);
-        let least = share.answers.load(Ordering::Relaxed).saturating_mul(2);
+        let least = client.at_address().saturating_mul(2);
         let holder = Holder::Account(Arc::clone(account));
         let freed = lock(&self.table).end_stalest_of(&holder, Some(share.prefix), (bytes, least), wanted);
         if freed > 0 {
@@ -200,11 +225,10 @@ impl Turn {
         let has_share = in_all > CROWDED_BYTES
             && beside > self.clients.equal_share()
             // The many may be the networks of one site, which is one client then.
-            && !self.clients.make_room(&self.share, self.account(), RESERVE_BYTES + ROOM_MADE_BYTES);
+            && !self.clients.make_room(self.client(), RESERVE_BYTES + ROOM_MADE_BYTES);
         let has_much = has_share || own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
         if !has_much {
-            let has_room =
-                in_all <= ANSWERS_MAX || self.clients.make_room(&self.share, self.account(), ROOM_MADE_BYTES);
+            let has_room = in_all <= ANSWERS_MAX || self.clients.make_room(self.client(), ROOM_MADE_BYTES);
             if has_room || in_all <= ANSWERS_MAX + REFUSED_BESIDE {
                 return true;
             }
@@ -225,9 +249,21 @@ impl Turn {
         }
     }
 
+    /// Who asks.
+    pub(super) fn client(&self) -> Client<'_> {
+        Client { share: &self.share, account: self.account(), ahead: self.ahead.load(Ordering::Relaxed) }
+    }
+
+    /// Whether one more request of this account may go on: it has room, or what it holds at other addresses makes some.
+    pub(super) fn has_room_of_account(&self, account: &Arc<Account>) -> bool {
+        let client = self.client();
+        client.has_room_of_account(account)
+            || self.clients.make_room_of_account(client, account, ROOM_MADE_BYTES)
+    }
+
     /// Whether there is room for its answer.
     pub(in crate::app) fn has_room(&self) -> bool {
-        let has_room = self.clients.has_room(&self.share, self.account());
+        let has_room = self.clients.has_room(self.client());
         if has_room {
             self.connection.has_taken_on();
         }

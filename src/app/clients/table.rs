@@ -137,11 +137,16 @@ impl Table {
     }
 
     /// The site for which most bytes of requests and answers are held, and how many. What connections of proxies take in
-    /// unasked is nobody's there: no request of the proxy's own could be ended for it.
-    pub(super) fn who_has_most(&self) -> Option<(usize, AddressPrefix)> {
+    /// unasked is nobody's there: no request of the proxy's own could be ended for it. So many bytes are not counted of the
+    /// client that asks.
+    pub(super) fn who_has_most(
+        &self,
+        (asking, ahead): (AddressPrefix, usize),
+    ) -> Option<(usize, AddressPrefix)> {
         let own = |share: &Share| {
             let held = share.answers.load(Ordering::Relaxed);
-            held.saturating_sub(share.proxied_unread.load(Ordering::Relaxed))
+            let but = if share.prefix == asking { ahead } else { 0 };
+            held.saturating_sub(share.proxied_unread.load(Ordering::Relaxed)).saturating_sub(but)
         };
         self.of_sites(own).into_iter().map(|(site, bytes)| (bytes, site)).max()
     }

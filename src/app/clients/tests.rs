@@ -6,11 +6,13 @@ use futures_util::task::noop_waker;
 
 use super::accounts::WAITING_OF_ACCOUNT_MAX;
 use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
+use super::rooms::Client;
 use super::*;
 use crate::http::Arrivals as _;
 
 mod equal;
 mod neighbours;
+mod own;
 mod places;
 mod trailers;
 
@@ -146,11 +148,11 @@ async fn answers_are_counted_until_nobody_has_them() {
     let share = Arc::clone(here.connection.share());
     let turn = begin(&here);
     let held = turn.holding(ANSWERS_EACH_MAX);
-    assert!(!clients.has_room(&share, None));
+    assert!(!clients.has_room(Client::at(&share)));
     drop(turn);
-    assert!(!clients.has_room(&share, None), "the answer is still held");
+    assert!(!clients.has_room(Client::at(&share)), "the answer is still held");
     drop(held);
-    assert!(clients.has_room(&share, None));
+    assert!(clients.has_room(Client::at(&share)));
     assert_eq!(clients.answers.load(Ordering::Relaxed), 0);
 }
 
@@ -195,7 +197,7 @@ async fn who_holds_most_makes_room_for_an_answer() {
     }
     let newcomer = connected(&clients, 9);
     let list = begin(&newcomer).holding(SMALL_BYTES);
-    assert!(clients.has_room(newcomer.connection.share(), None));
+    assert!(clients.has_room(Client::at(newcomer.connection.share())));
     drop(list);
     let over: Vec<_> =
         holding.iter().map(|(stale, _, _, fresh, _)| (has_ended(stale), has_ended(fresh))).collect();
@@ -204,7 +206,7 @@ async fn who_holds_most_makes_room_for_an_answer() {
     // Who has about as much as the others does not push them out.
     let (_, _, _, fresh, _) = &holding[0];
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!clients.has_room(fresh.connection.share(), None));
+    assert!(!clients.has_room(Client::at(fresh.connection.share())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -117,11 +117,7 @@ impl Turn {
         let placed = self.placed.load(Ordering::Relaxed);
         match bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)) {
             Some(bytes) if bytes <= REQUEST_BYTES.max(placed) => true,
-            // What is counted of it already needs no room beside it.
-            Some(bytes) if bytes > SMALL_BYTES => {
-                let more = bytes.saturating_sub(self.ahead.load(Ordering::Relaxed));
-                self.clients.has_room_for_long(&self.share, self.account(), more)
-            }
+            Some(bytes) if bytes > SMALL_BYTES => self.clients.has_room_for_long(self.client(), bytes),
             None if placed > 0 => true,
             _ => self.has_room(),
         }
