@@ -126,7 +126,7 @@ def packed_writes(node, quick):
         streams = [connection.begin("PATCH", "/people/ANA001", fields, has_body=True) for _ in range(STREAMS)]
         for stream in streams:
             connection.data(stream, text, is_end=True)
-        connection.await_all(streams, 60)
+        connection.await_all(streams, 20 if quick else 60)
         return connection
     node.client(PATIENT, STRANGERS[0]).ask("GET", "/people/ANA001")
     connections = many(4 if quick else 26, flood, threads=26)
