@@ -444,7 +444,7 @@ fn is_account_open(tx: &Tx<'_>, account: &Account) -> Result<bool, StoreError> {
     }
 }
 
-/// Makes a one-time link by which whoever holds it sets the account's password. The answer says `"active": false` if the account
+/// Makes a one-time link that sets the account's password. The answer says `"active": false` if the account
 /// is closed.
 pub(crate) async fn make_link(
     State(node): State<Arc<Node>>,

@@ -219,7 +219,7 @@ impl Tx<'_> {
     }
 
     /// The other person of a hold: the centre's, or what is remembered of the one who is gone there. Of a person who was
-    /// rewritten here it is the one over whom they were written, whoever has the account at the centre by now.
+    /// rewritten here it is the one who was written over, even if a third person has the account at the centre by now.
     pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
         let held = self.held(&hold.remote_key())?.map(|held| held.document);
         let agreed = self.written_over_in(hold)?;

@@ -273,7 +273,7 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
     }
 }
 
-/// What is to be said of a backup beside which no checksum stands.
+/// The finding about a backup without a checksum file.
 fn without_checksum(found: &mut Findings, listed: &backup::Listed) {
     const ABOUT: &str = "backups";
     let file = listed.file.display();

@@ -177,7 +177,7 @@ fn a_certificate_that_cannot_be_written_stops_no_node() {
     assert_eq!(node.files(), whole);
 }
 
-/// Nobody can connect then, so the certificate is what is to be named, and not the key alone.
+/// Nobody can connect then, so the finding names the certificate, and not the key alone.
 #[test]
 fn a_damaged_certificate_that_cannot_be_made_anew_is_grave() {
     let node = Box::new();
