@@ -11,6 +11,7 @@ mod pace;
 mod plain_http;
 mod proxies;
 mod reading;
+mod scrub;
 
 use std::fs;
 use std::io;
@@ -74,11 +75,6 @@ const CONTINUOUS_FEED_WAIT: Duration = Duration::from_secs(10);
 const NOTES_FLUSH: Duration = Duration::from_secs(1);
 /// How often the costs of password hashes are counted.
 const COSTS_STEP: Duration = Duration::from_secs(60 * 60);
-/// The background pass over all rows reads a part of them this often, and never less than so much.
-const SCRUB_STEP: Duration = Duration::from_secs(60);
-const SCRUB_STEPS_A_DAY: u64 = 24 * 60;
-const SCRUB_STEPS_KEPT: u32 = 60;
-const SCRUB_BYTES_MIN: u64 = 64 << 10;
 /// How long a node whose store has given up says so before it ends.
 const GIVEN_UP_PAUSE: Duration = Duration::from_secs(2);
 /// Name of the store's file in the data directory.
@@ -259,7 +255,7 @@ impl App {
     fn start_scrub(&self, store: &Store) -> Option<AbortOnDropHandle<()>> {
         let days = self.config.store.scrub_days;
         let path = store_file(&self.config.data_dir);
-        (days > 0).then(|| AbortOnDropHandle::new(tokio::spawn(scrub(store.clone(), path, days))))
+        (days > 0).then(|| AbortOnDropHandle::new(tokio::spawn(scrub::scrub(store.clone(), path, days))))
     }
 
     fn listen(&self) -> Result<TcpListener, AppError> {
@@ -331,23 +327,6 @@ async fn learn_costs(node: Arc<Node>) {
             tracing::warn!(%error, "the costs of password hashes could not be counted");
         }
         tokio::time::sleep(COSTS_STEP).await;
-    }
-}
-
-/// Reads a little of the store every minute, so that all of it has been read in so many days.
-async fn scrub(store: Store, path: PathBuf, days: u32) {
-    let mut pass = store.read().and_then(|snapshot| snapshot.scrubbed()).unwrap_or_default();
-    let mut steps: u32 = 0;
-    loop {
-        tokio::time::sleep(SCRUB_STEP).await;
-        steps = steps.wrapping_add(1);
-        let bytes = fs::metadata(&path).map_or(0, |about| about.len());
-        let share = bytes / (u64::from(days) * SCRUB_STEPS_A_DAY);
-        // How far it came is written once an hour, because cards wear out.
-        let is_kept = steps.is_multiple_of(SCRUB_STEPS_KEPT);
-        if let Err(error) = store.scrub(share.max(SCRUB_BYTES_MIN), is_kept, &mut pass).await {
-            tracing::error!(%error, "the store could not be read through");
-        }
     }
 }
 

@@ -63,7 +63,7 @@ pub fn accounts_with_public_password(snapshot: &Snapshot) -> Vec<String> {
 /// What to say as long as there are such accounts.
 pub fn public_password_words(accounts: &[String]) -> String {
     format!(
-        "the passwords of {} came with the demo and everybody knows them: whoever reaches this node reads and changes \
+        "the passwords of {} came with the demo and everybody knows them: anyone who reaches this node reads and changes \
          everything. Give these accounts passwords of their own (thalamus-edge user passwd ACCOUNT) or close them \
          (thalamus-edge user disable ACCOUNT)",
         accounts.join(", ")

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::fs;
+
 use bson::{Binary, Bson, Document, bson, doc, spec::BinarySubtype};
 use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use mongodb::options::GridFsBucketOptions;
@@ -98,6 +100,53 @@ async fn a_picture_travels_from_clinic_to_clinic() {
         (costs(north).await, costs(south).await),
         (costs(&empty.nodes[0]).await, costs(&empty.nodes[0]).await)
     );
+}
+
+/// Rows that promise gigabytes, or parts without number, take no memory of a node that believes none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_of_the_centre_take_no_memory() {
+    let federation = Federation::start(&["south"]).await;
+    let [south] = &federation.nodes[..] else { panic!() };
+    south.round().await;
+    let most_mb = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", south.pid().as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1000
+    };
+    let before = most_mb();
+    let gib = 1_i64 << 30;
+    // The last ones are the most that is believed: 65,536 parts, and the longest part.
+    let rows = [
+        (gib, 1),
+        (gib, 1 << 14),
+        (i64::MAX, i64::MAX),
+        (gib, 1 << 24),
+        (-1, 65_536),
+        (gib, 16_384),
+        (gib, 16 << 20),
+    ];
+    for (number, (length, chunk_bytes)) in rows.into_iter().enumerate() {
+        let sha256 = format!("{number:02}").repeat(32);
+        let content = doc! {"sha256": &sha256, "length": length, "type": "image/png"};
+        let document = doc! {"_id": format!("scan{number}"), "fedacct": "ESGNU777ORG", "content": content};
+        federation.centre("personal_docs").insert_one(document).await.unwrap();
+        let row = doc! {"_id": &sha256, "length": length, "chunkSize": chunk_bytes, "uploadDate": bson::DateTime::from_millis(0)};
+        federation.centre("fs.files").insert_one(row).await.unwrap();
+        let chunk = Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![1] });
+        federation
+            .centre("fs.chunks")
+            .insert_one(doc! {"files_id": &sha256, "n": 0, "data": chunk})
+            .await
+            .unwrap();
+    }
+    federation.centre("people").insert_one(doc! {"_id": "ESGNU777ORG", "name": "Ana"}).await.unwrap();
+    for _ in 0..3 {
+        south.round().await;
+    }
+    let after = most_mb();
+    println!("{before} MB before, at most {after} MB");
+    assert!(after < before + 40 && after < 150, "{before} MB, then {after}");
+    assert_eq!(south.get("/people/ESGNU777ORG").await["name"], "Ana");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

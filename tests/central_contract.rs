@@ -12,7 +12,7 @@ use std::time::Duration;
 use bson::{bson, doc};
 use central::{Ground, open, person, set};
 use contract::cases::Sending;
-use contract::{Behind, cases, content, ledger, reading};
+use contract::{Behind, bounds, cases, content, ledger, reading};
 use support::mongo::{MongoServer, Setup};
 use thalamus_edge::central::mongo::MongoHub;
 use thalamus_edge::central::{Central, CentreAddress, Traffic, Write, Written};
@@ -237,6 +237,27 @@ async fn attachments_lie_in_gridfs() {
     assert_eq!(cost(central.as_mut(), 0).await, 1);
     let mut other = open(&ground.hub()).await;
     assert_eq!((cost(other.as_mut(), 1).await, cost(other.as_mut(), 2).await), (3, 1));
+    ground.clear().await;
+}
+
+#[tokio::test]
+async fn what_rows_take_is_bounded() {
+    let server = MongoServer::start().await;
+    let ground = Ground::new(&server).await;
+    let mut central = open(&ground.hub()).await;
+    bounds::fields_of_files(central.as_mut(), &ground.database).await;
+    bounds::bytes_of_chunks(central.as_mut(), &ground.database).await;
+    bounds::rows_of_nodes(central.as_mut(), &ground.database).await;
+    bounds::decisions(central.as_mut(), &ground.database).await;
+    ground.clear().await;
+}
+
+#[tokio::test]
+async fn no_more_chunks_are_looked_at_than_an_attachment_may_have() {
+    let server = MongoServer::start().await;
+    let ground = Ground::new(&server).await;
+    let mut central = open(&ground.hub()).await;
+    bounds::rows_of_chunks(central.as_mut(), &ground.database).await;
     ground.clear().await;
 }
 

@@ -877,6 +877,18 @@ fn public_passwords_stay_on_this_machine() {
     assert!(node.log().contains("listening on 127.0.0.1:8443 only"), "{}", node.log());
 }
 
+/// Two of the demo's people have the names of two others: who follows the README meets each name once.
+#[test]
+fn the_tour_meets_one_patient_of_the_demo() {
+    let readme = include_str!("../README.md");
+    for known in ["ESPGNU777ORG", "ITPYT999HON"] {
+        assert!(readme.contains(known), "{known}");
+    }
+    for other in ["ESGNU777ORG", "ITAPYT999HON", "ARGBUE111FAV"] {
+        assert!(!readme.contains(other), "{other}");
+    }
+}
+
 /// Technicians type their names as they like, as everybody else does.
 #[test]
 fn a_technicians_name_is_the_same_in_any_spelling() {

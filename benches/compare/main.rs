@@ -21,7 +21,7 @@ mod table;
 
 use rows::{ROWS, Settings};
 
-const USAGE: &str = "benches/run [--list] [--quick] [--scale RECORDS] [ROW ...]";
+const USAGE: &str = "benches/run [--list] [--quick] [--scale RECORDS] [--against PROGRAM] [ROW ...]";
 
 fn main() {
     let mut arguments: Vec<String> =
@@ -39,10 +39,16 @@ fn main() {
                 ROWS.iter().for_each(|row| println!("{:8} {}", row.name, row.about));
                 return;
             }
-            "--quick" => settings = Settings { scale: settings.scale, ..Settings::QUICK },
+            "--quick" => {
+                settings = Settings { scale: settings.scale, against: settings.against, ..Settings::QUICK };
+            }
             "--scale" => match arguments.pop().and_then(|scale| scale.parse().ok()) {
                 Some(scale) => settings.scale = scale,
                 None => give_up("--scale needs a number of records"),
+            },
+            "--against" => match arguments.pop().map(std::fs::canonicalize) {
+                Some(Ok(program)) => settings.against = Some(program),
+                _ => give_up("--against needs another build of the program, by its path"),
             },
             name if ROWS.iter().any(|row| row.name == name) => wanted.push(name.to_owned()),
             other => give_up(&format!("{other} is neither an option nor a row")),

@@ -10,6 +10,7 @@ use crate::process::Process;
 /// A stopped node's files.
 pub(crate) struct Files {
     pub(crate) directory: PathBuf,
+    program: PathBuf,
     environment: Vec<(&'static str, String)>,
 }
 
@@ -17,7 +18,7 @@ impl Files {
     /// A node with nothing in it.
     pub(crate) fn empty(directory: PathBuf) -> Files {
         std::fs::create_dir_all(&directory).unwrap();
-        Files { directory, environment: Vec::new() }
+        Files { directory, program: own_program(), environment: Vec::new() }
     }
 
     /// A node with so many people and their pages, made once and kept for later runs.
@@ -25,15 +26,27 @@ impl Files {
         let files = Files::empty(scratch().join(format!("filled-{people}")));
         let done = files.directory.join("filled");
         if !done.exists() {
-            std::fs::remove_dir_all(&files.directory).unwrap();
-            std::fs::create_dir_all(&files.directory).unwrap();
-            let source = files.directory.join("records");
-            federation::write(&source, people);
-            files.command(&["import", source.to_str().unwrap()]);
-            std::fs::remove_dir_all(&source).unwrap();
+            files.fill(people);
             std::fs::write(done, "").unwrap();
         }
         files
+    }
+
+    /// The same of another program, which may write its store in another way: made anew each time.
+    pub(crate) fn filled_by(program: &Path, people: usize) -> Files {
+        let directory = scratch().join(format!("filled-{people}-against"));
+        let files = Files { program: program.to_owned(), ..Files::empty(directory) };
+        files.fill(people);
+        files
+    }
+
+    fn fill(&self, people: usize) {
+        std::fs::remove_dir_all(&self.directory).unwrap();
+        std::fs::create_dir_all(&self.directory).unwrap();
+        let source = self.directory.join("records");
+        federation::write(&source, people);
+        self.command(&["import", source.to_str().unwrap()]);
+        std::fs::remove_dir_all(&source).unwrap();
     }
 
     /// Other files with the same records.
@@ -43,7 +56,7 @@ impl Files {
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::copy(self.store(), directory.join("store.redb")).unwrap();
-        Files { directory, environment: self.environment.clone() }
+        Files { directory, program: self.program.clone(), environment: self.environment.clone() }
     }
 
     pub(crate) fn with(mut self, key: &'static str, value: impl Into<String>) -> Files {
@@ -56,7 +69,7 @@ impl Files {
     }
 
     fn program(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_thalamus-edge"));
+        let mut command = Command::new(&self.program);
         command
             .env_remove("THALAMUS_EDGE_CONFIG")
             .env("THALAMUS_EDGE__DATA_DIR", &self.directory)
@@ -99,13 +112,17 @@ impl Node {
     }
 }
 
+fn own_program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_thalamus-edge"))
+}
+
 pub(crate) fn host(url: &str) -> &str {
     url.rsplit_once('/').unwrap().1
 }
 
 /// Where everything is done: on the disk of the build, so that a flush costs what it costs.
 pub(crate) fn scratch() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_thalamus-edge"));
+    let program = own_program();
     let directory = program.ancestors().nth(2).unwrap().join("bench");
     std::fs::create_dir_all(&directory).unwrap();
     directory

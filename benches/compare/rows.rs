@@ -5,12 +5,13 @@ mod reconciling;
 mod size;
 mod writes;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::table::Figure;
 
 /// How much is done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Turns of both sides.
     pub(crate) turns: usize,
@@ -18,16 +19,18 @@ pub(crate) struct Settings {
     pub(crate) length: Duration,
     /// Records of the grown store.
     pub(crate) scale: usize,
+    /// Another build of the program, to read from beside this one.
+    pub(crate) against: Option<PathBuf>,
 }
 
 impl Settings {
     pub(crate) const QUICK: Settings =
-        Settings { turns: 1, length: Duration::from_secs(2), scale: 1_000_000 };
+        Settings { turns: 1, length: Duration::from_secs(2), scale: 1_000_000, against: None };
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { turns: 3, length: Duration::from_secs(6), scale: 1_000_000 }
+        Settings { turns: 3, length: Duration::from_secs(6), scale: 1_000_000, against: None }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
-use axum::http::{Method, Request, Response, StatusCode, Version, header};
+use axum::http::{Method, Request, Response, Version, header};
 use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use rustix::net::sockopt::set_socket_send_buffer_size;
@@ -29,7 +29,7 @@ use super::reading::Readers;
 use super::{HTTP2_STREAM_WINDOW, plain_http};
 use crate::domain::address::AddressPrefix;
 use crate::files::read_configured;
-use crate::http::{Arrivals, Peer, Received, no_host, overloaded};
+use crate::http::{Arrivals, Peer, Received, Refusal, Unasked};
 
 /// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
 const CONNECTIONS_MAX: usize = 2048;
@@ -185,12 +185,6 @@ fn lacks_host<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && (hosts.next().is_none() || hosts.next().is_some())
 }
 
-fn too_many_fields() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    response
-}
-
 impl<S, B> Service<Request<B>> for CountedService<S>
 where
     S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
@@ -217,6 +211,7 @@ where
             false => clients.share(AddressPrefix::of(client)),
         };
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        let reader = Unasked::of(request.headers());
         let has_many_fields = request.headers().len() > FIELDS_MAX;
         if request.version() < Version::HTTP_2 {
             connection.asked_by_http1();
@@ -229,22 +224,29 @@ where
             turn.holding_unread(unread_bytes(&request))
         });
         let refusal = if has_many_fields {
-            Some(too_many_fields())
+            Some(Refusal::TooManyFields)
         } else if lacks_host(&request) {
-            Some(no_host())
+            Some(Refusal::NoHost)
         } else {
-            (!turn.may_go_on()).then(overloaded)
+            (!turn.may_go_on()).then_some(Refusal::Overloaded)
         };
         if let Some(refusal) = refusal {
             // Nothing of it is kept until it is looked at.
             drop((request, unread));
             turn.refused(!has_many_fields);
-            return Answering { state: State::Refused(Some(refusal)), head_bytes: 0, turn, is_read };
+            let state = State::Refused(Some(reader.refuse(refusal)));
+            return Answering { state, head_bytes: 0, turn, is_read, reader };
         }
         let received: Arc<dyn Arrivals> = Arc::<Turn>::clone(&turn);
         request.extensions_mut().insert(Received(received));
         let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn), unread, place: None });
-        Answering { state: State::Asked(Some((self.inner.clone(), request))), head_bytes, turn, is_read }
+        Answering {
+            state: State::Asked(Some((self.inner.clone(), request))),
+            head_bytes,
+            turn,
+            is_read,
+            reader,
+        }
     }
 }
 
@@ -256,6 +258,7 @@ pub(super) struct Answering<S, B> {
     head_bytes: usize,
     turn: Arc<Turn>,
     is_read: bool,
+    reader: Unasked,
 }
 
 enum State<S, B> {
@@ -270,7 +273,7 @@ impl<S, B> Answering<S, B> {
         drop(request);
         self.turn.refused(true);
         self.head_bytes = 0;
-        State::Refused(Some(overloaded()))
+        State::Refused(Some(self.reader.refuse(Refusal::Overloaded)))
     }
 }
 
@@ -293,7 +296,9 @@ where
                 State::Answer(inner.call(request))
             } else {
                 match this.turn.wait() {
-                    Ok(waiting) => State::Answer(Box::pin(when_there_is_room(waiting, inner, request))),
+                    Ok(waiting) => {
+                        State::Answer(Box::pin(when_there_is_room(waiting, inner, request, this.reader)))
+                    }
                     Err(_) => this.refuse(request),
                 }
             };
@@ -318,7 +323,7 @@ where
             if !this.is_read {
                 this.turn.break_off();
             }
-            response = overloaded();
+            response = this.reader.refuse(Refusal::Overloaded);
         }
         let turn = Arc::clone(&this.turn);
         Poll::Ready(Ok(response.map(|body| Held::of(body, turn))))
@@ -329,12 +334,13 @@ async fn when_there_is_room<S, B>(
     waiting: Waiting,
     mut inner: S,
     request: Request<Arriving<B>>,
+    reader: Unasked,
 ) -> Result<Response<Body>, Infallible>
 where
     S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible>,
 {
     if waiting.for_room().await.is_err() {
-        return Ok(overloaded());
+        return Ok(reader.refuse(Refusal::Overloaded));
     }
     inner.call(request).await
 }

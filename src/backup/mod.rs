@@ -318,7 +318,7 @@ impl fmt::Display for Weakness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Weakness::NotEncrypted => {
-                "backups are not encrypted: whoever gets at one reads health records and password hashes"
+                "backups are not encrypted: anyone who gets at one reads health records and password hashes"
             }
             Weakness::SameDisk => "backups lie on the same disk as the store and are lost with it",
         })

@@ -168,7 +168,7 @@ fn on_file(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
             let new = read_key(new_key_file)?;
             change_store_key(&file, &old, &new).map_err(|error| failure(config, &file, error))?;
             Ok(Done::text(format!(
-                "the store has key {} now: name {} in [store] key_file. Whoever has the old key and an old copy of \
+                "the store has key {} now: name {} in [store] key_file. Someone with the old key and an old copy of \
                  the file still reads it",
                 new.id(),
                 new_key_file.display()

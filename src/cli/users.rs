@@ -74,7 +74,7 @@ pub(super) struct AddArgs {
     /// Read the password from standard input, one line, instead of asking.
     #[arg(long)]
     password_stdin: bool,
-    /// Print a link by which whoever holds it sets the password, once, within 24 hours.
+    /// Print a link that sets the password: once, within 24 hours, for anyone who has it.
     #[arg(long, conflicts_with = "password_stdin")]
     link: bool,
 }

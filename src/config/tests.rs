@@ -325,6 +325,20 @@ fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
         "without its mark of byte order"
     );
 
+    // As some editors save it.
+    let text = "[{\"role\": \"visitor\", \"permissions\": {}}]";
+    for mark in ["", "\u{FEFF}"] {
+        let marked = format!("{mark}{text}");
+        for bytes in [
+            marked.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+            marked.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        ] {
+            fs::write(&present, bytes).unwrap();
+            let error = named(&present).acl_or(&absent).unwrap_err().to_string();
+            assert!(error.contains("roles.cfg") && error.contains("UTF-16"), "{error}");
+        }
+    }
+
     fs::write(&present, "[\n{]").unwrap();
     let error = named(&present).acl_or(&absent).unwrap_err().to_string();
     assert!(error.contains("roles.cfg line 2: is no JSON"), "{error}");

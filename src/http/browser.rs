@@ -7,7 +7,7 @@
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::error::Problem;
+use super::error::{ApiError, Problem};
 use super::link::LINK_ROUTE;
 use super::node::page;
 use super::password::escape;
@@ -17,7 +17,7 @@ use super::{BrowserSessions, Pattern};
 const PAGE: &str = include_str!("pages/error.html");
 const LOGIN_LINK: &str = "<p><a href=\"/session\">Log in</a></p>\n";
 const UNUSABLE_LINK: &str = "This link was used already, has run out, or is not complete. It works once, within 24 hours. \
-     Whoever administers this node can make another one.";
+     An administrator of this node can make another one.";
 const LOGIN_NEEDED: &str = "Account or password are wrong, or the login has ended.";
 
 /// What a request says about who will look at the answer.
@@ -42,6 +42,12 @@ impl Reader {
             can_log_in: sessions.for_request(headers) == BrowserSessions::On,
             pattern,
         }
+    }
+
+    /// Who was refused before it was looked at what they asked for.
+    fn unasked(wish: Unasked) -> Reader {
+        let Unasked { wants_page, wants_problem_json } = wish;
+        Reader { wants_page, wants_problem_json, may_be_led: false, can_log_in: false, pattern: "" }
     }
 
     /// The answer in the form that its reader wants.
@@ -83,7 +89,10 @@ impl Reader {
             .replace("{{heading}}", heading)
             .replace("{{links}}", if is_login_missing && self.can_log_in { LOGIN_LINK } else { "" })
             .replace("{{status}}", status.as_str())
-            .replace("{{request}}", request_id)
+            .replace(
+                "{{request}}",
+                &if request_id.is_empty() { String::new() } else { format!(" &middot; {request_id}") },
+            )
             // Last: it may repeat what somebody has sent.
             .replace("{{message}}", &escape(&sentence));
         let mut shown = page(status, html);
@@ -97,6 +106,40 @@ impl Reader {
         }
         // What the audit notes of a refusal was noted further inside.
         shown
+    }
+}
+
+/// Why a request is refused before it is looked at what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoHost,
+    TooManyFields,
+    Overloaded,
+}
+
+/// What the head of a request says about who will look at such a refusal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unasked {
+    wants_page: bool,
+    wants_problem_json: bool,
+}
+
+impl Unasked {
+    pub(crate) fn of(headers: &HeaderMap) -> Unasked {
+        let accept = accepted(headers);
+        Unasked {
+            wants_page: prefers_page(&accept),
+            wants_problem_json: accept.contains("application/problem+json"),
+        }
+    }
+
+    pub(crate) fn refuse(self, refusal: Refusal) -> Response {
+        let error = match refusal {
+            Refusal::NoHost => ApiError::NoHost,
+            Refusal::TooManyFields => ApiError::TooManyFields,
+            Refusal::Overloaded => ApiError::Overloaded,
+        };
+        Reader::unasked(self).shown(error.into_response(), "")
     }
 }
 
@@ -124,6 +167,31 @@ fn prefers_page(accept: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each is an error with a code for programs, and a page for people.
+    #[tokio::test]
+    async fn who_is_refused_unasked_gets_what_others_get() {
+        for (refusal, status, code) in [
+            (Refusal::NoHost, 400, "bad_request"),
+            (Refusal::TooManyFields, 431, "too_many_fields"),
+            (Refusal::Overloaded, 503, "overloaded"),
+        ] {
+            let answer = |accept: &'static str| async move {
+                let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().expect("a value"))]);
+                let (head, body) = Unasked::of(&headers).refuse(refusal).into_parts();
+                let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
+                let kind = head.headers[header::CONTENT_TYPE].to_str().expect("text").to_owned();
+                (head.status.as_u16(), kind, String::from_utf8(body.to_vec()).expect("text"))
+            };
+            let (seen, kind, page) = answer("text/html,*/*;q=0.8").await;
+            assert!(seen == status && kind.starts_with("text/html") && page.contains("<h1>"), "{page}");
+            assert!(page.contains(&format!("<footer>{status}</footer>")), "{page}");
+            let (seen, kind, json) = answer("*/*").await;
+            let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+            assert!(seen == status && kind == "application/json" && json["code"] == code, "{kind} {json}");
+            assert_eq!(answer("application/problem+json").await.1, "application/problem+json");
+        }
+    }
 
     #[test]
     fn only_who_names_pages_before_json_gets_them() {

@@ -31,16 +31,6 @@ pub struct Overloaded;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeopleQuestion;
 
-/// The answer to a request for which there is no room.
-pub(crate) fn overloaded() -> Response {
-    ApiError::Overloaded.into_response()
-}
-
-/// The answer to HTTP/1.1 without one `Host` (RFC 9112, 3.2): proxies and this node may not differ in whose request it is.
-pub(crate) fn no_host() -> Response {
-    ApiError::BadRequest("HTTP/1.1 needs one Host field, and only one".to_owned()).into_response()
-}
-
 /// A request that was not fulfilled.
 #[derive(Debug)]
 pub(crate) enum ApiError {
@@ -113,6 +103,10 @@ pub(crate) enum ApiError {
     TooManyReads {
         retry_after_s: u64,
     },
+    /// HTTP/1.1 without one `Host` (RFC 9112, 3.2): proxies and this node may not differ in whose request it is.
+    NoHost,
+    /// More fields in a head than are read.
+    TooManyFields,
     /// A body that does not come on.
     TooSlow,
     /// The client, or all together, hold as much as the node keeps for them.
@@ -281,6 +275,16 @@ impl ApiError {
                 StatusCode::REQUEST_TIMEOUT,
                 "too_slow",
                 "The body comes too slowly: at least 1 KiB a second is expected, after the first 30 seconds".into(),
+            ),
+            ApiError::NoHost => (
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "HTTP/1.1 needs one Host field, and only one".into(),
+            ),
+            ApiError::TooManyFields => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "too_many_fields",
+                "The head of this request has more than 100 fields: leave out those that are not needed".into(),
             ),
             ApiError::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -60,9 +60,9 @@ use axum::routing::{MethodRouter, get, post};
 
 pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
+pub(crate) use browser::{Refusal, Unasked};
 pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
 pub use error::Overloaded;
-pub(crate) use error::{no_host, overloaded};
 pub use long_answer::PIECE_BYTES;
 pub(crate) use pieces::{PieceRule, Pieces};
 pub use rights::{ClientStore, UnsettledRules};

@@ -8,12 +8,13 @@ import time
 import traceback
 
 import large
-from attacks import ATTACKS as ALL_BUT_LARGE
+import rights
+from attacks import ATTACKS as ON_MEMORY_AND_TIME
 from attacks import LONG_ONLY
 from node import Node, Worker, is_debug
 
-ATTACKS = ALL_BUT_LARGE | large.ATTACKS
-SETTINGS = large.SETTINGS
+ATTACKS = ON_MEMORY_AND_TIME | large.ATTACKS | rights.ATTACKS
+SETTINGS = large.SETTINGS | rights.SETTINGS
 #: What a release build has to keep to.
 MEMORY_MB_MAX, P99_MS_MAX = 150, 50
 #: A debug build takes more; its times, and those of this program beside it on a small machine, tell nothing about speed.

@@ -28,7 +28,14 @@ fn a_thief_of_the_disk_finds_nothing_to_read() {
 
     let sealed = plain.with("STORE__KEY_FILE", key.to_str().unwrap());
     sealed.run(&["user", "list"]).ends(1).complains("not encrypted");
-    sealed.run(&["db", "encrypt"]).ends(0).says("encrypted with key ");
+    // Two stores in the clear, where nobody looks for them: what is encrypted says that it is not all.
+    fs::copy(plain.data().join("store.redb"), plain.data().join("store.redb.before-restore-3")).unwrap();
+    fs::create_dir_all(plain.data().join("backups/kept")).unwrap();
+    fs::copy(plain.data().join("store.redb"), plain.data().join("backups/kept/yesterday")).unwrap();
+    let encrypted = sealed.run(&["db", "encrypt"]).ends(0);
+    encrypted.says("encrypted with key ").says("store.redb.before-restore-3").says("backups/kept/yesterday");
+    fs::remove_file(plain.data().join("store.redb.before-restore-3")).unwrap();
+    fs::remove_dir_all(plain.data().join("backups/kept")).unwrap();
     sealed.run(&["db", "encrypt"]).ends(1).complains("is encrypted");
     for known in ["Betz", "ARGBUE111FAV", "by_owner", "people"] {
         assert!(!lies_open(&sealed, known), "{known:?} can be read");

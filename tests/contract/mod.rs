@@ -2,6 +2,7 @@
 //! centre can keep the same promises.
 #![allow(dead_code)]
 
+pub(crate) mod bounds;
 pub(crate) mod cases;
 pub(crate) mod content;
 mod documents;

@@ -18,21 +18,60 @@ const ASKED: usize = 1_000;
 const STREAMS: usize = 4;
 /// Lists that are read one by one in a turn.
 const LISTS: usize = 10;
+/// Before the first turn: the login, and the page cache.
+const WARM: Duration = Duration::from_secs(2);
 /// First logins that are measured.
 const LOGINS: usize = 8;
 
 pub(super) fn person(settings: &Settings) -> Vec<Figure> {
     let paths: Vec<String> = (1..=ASKED).map(|n| format!("/people/{}", account(n * 7))).collect();
     let what = "GET /people/{id}, 64 connections";
-    vec![
+    let mut figures = vec![
         beside_bare(settings, what, &paths, false, 0.7),
         beside_bare(settings, &format!("{what}, TLS"), &paths, true, 0.7),
-    ]
+    ];
+    figures.extend(beside_another(settings, what, &paths, false));
+    figures.extend(beside_another(settings, &format!("{what}, TLS"), &paths, true));
+    figures
 }
 
 pub(super) fn book(settings: &Settings) -> Vec<Figure> {
     let paths: Vec<String> = (1..=ASKED).map(|n| format!("/pols/{}", account(n * 7))).collect();
-    vec![beside_bare(settings, "GET /pols/{id}, 5 pages, 64 connections", &paths, false, 0.6)]
+    let what = "GET /pols/{id}, 5 pages, 64 connections";
+    let mut figures = vec![beside_bare(settings, what, &paths, false, 0.6)];
+    figures.extend(beside_another(settings, what, &paths, false));
+    figures
+}
+
+/// The node beside another build of itself, if one was named.
+fn beside_another(settings: &Settings, what: &str, paths: &[String], tls: bool) -> Option<Figure> {
+    let against = settings.against.as_ref()?;
+    let node = Files::filled(PEOPLE).copy("reads").start(tls);
+    let other = Files::filled_by(against, PEOPLE).copy("reads-against").start(tls);
+    let script = Script::reads(&scratch(), "reads", paths);
+    script.run(&node.url, CONNECTIONS, WARM);
+    script.run(&other.url, CONNECTIONS, WARM);
+    let mut figure =
+        Figure::alone(&format!("{what}, beside the other program"), "/s", Vec::new(), Target::AtLeast(0.97));
+    let mut cpu = [Vec::new(), Vec::new()];
+    for _ in 0..settings.turns {
+        let (mine, mine_us) = turn(settings, &script, &node.process, &node.url);
+        let (others, others_us) = turn(settings, &script, &other.process, &other.url);
+        figure.node.push(mine);
+        figure.limit.push(others);
+        cpu[0].push(mine_us);
+        cpu[1].push(others_us);
+    }
+    let seen = format!("CPU {:.1} µs each, the other {:.1} µs", spread(&cpu[0]).0, spread(&cpu[1]).0);
+    Some(figure.seeing(seen))
+}
+
+/// One turn of one side: requests a second, and the processor time of each in µs.
+fn turn(settings: &Settings, script: &Script, process: &Process, url: &str) -> (f64, f64) {
+    let before = process.cpu_s();
+    let load = script.run(url, CONNECTIONS, settings.length);
+    let each = (process.cpu_s() - before) / (load.requests_per_s * settings.length.as_secs_f64());
+    (load.requests_per_s, each * 1e6)
 }
 
 /// The node beside a server that knows its answers by heart.
@@ -47,22 +86,15 @@ fn beside_bare(settings: &Settings, what: &str, paths: &[String], tls: bool, tar
     }
     let (bare, bare_url) = limit::serve(&arguments);
     let script = Script::reads(&scratch(), "reads", paths);
-    // The login, and the page cache.
-    script.run(&node.url, CONNECTIONS, Duration::from_secs(2));
-    script.run(&bare_url, CONNECTIONS, Duration::from_secs(1));
+    script.run(&node.url, CONNECTIONS, WARM);
+    script.run(&bare_url, CONNECTIONS, WARM);
     let (mut figure, mut cpu) =
         (Figure::alone(what, "/s", Vec::new(), Target::AtLeast(target)), [Vec::new(), Vec::new()]);
     for _ in 0..settings.turns {
-        let run = |process: &Process, url: &str| {
-            let before = process.cpu_s();
-            let load = script.run(url, CONNECTIONS, settings.length);
-            let each = (process.cpu_s() - before) / (load.requests_per_s * settings.length.as_secs_f64());
-            (load, each * 1e6)
-        };
-        let (mine, mine_us) = run(&node.process, &node.url);
-        let (bares, bares_us) = run(&bare, &bare_url);
-        figure.node.push(mine.requests_per_s);
-        figure.limit.push(bares.requests_per_s);
+        let (mine, mine_us) = turn(settings, &script, &node.process, &node.url);
+        let (bares, bares_us) = turn(settings, &script, &bare, &bare_url);
+        figure.node.push(mine);
+        figure.limit.push(bares);
         cpu[0].push(mine_us);
         cpu[1].push(bares_us);
     }

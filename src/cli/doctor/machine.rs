@@ -162,7 +162,7 @@ pub(super) fn encryption(found: &mut Findings, config: &Config) {
         }
         Ok(None) => found.warning(
             ABOUT,
-            "none: unless the whole disk is encrypted, whoever takes it reads every record",
+            "none: unless the whole disk is encrypted, a thief reads every record",
             "encrypt the disk, or the store: db keygen, [store] key_file, db encrypt",
         ),
     }
@@ -310,5 +310,26 @@ pub(super) fn way_to_centre(found: &mut Findings, config: &Config) {
             _ if is_local => found.ok(ABOUT, "within this machine"),
             _ => {}
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_the_release_is_told() {
+        let said = |year: i64| {
+            let mut found = Findings::default();
+            clock(&mut found, (year - 1970) * 31_556_952_000);
+            found.lines()
+        };
+        for behind in [1970, 2000, 2020] {
+            assert!(said(behind).contains("before this program was made"), "{behind}: {}", said(behind));
+            assert!(said(behind).contains("timedatectl set-time"), "{behind}: {}", said(behind));
+        }
+        for good in [2028, 2038, 2100] {
+            assert!(!said(good).contains("before this program"), "{good}: {}", said(good));
+        }
     }
 }

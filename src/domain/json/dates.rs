@@ -173,11 +173,19 @@ fn without_zone_name(text: &str) -> &str {
     // `Central Standard Time (Mexico)` has one of its own.
     let inner = name.strip_suffix(')').and_then(|name| name.split_once(" (")).unwrap_or((name, ""));
     let is_name = |name: &str| name.chars().all(|c| !c.is_numeric() && !matches!(c, '(' | ')'));
-    let is_zone_name = (is_name(inner.0) && is_name(inner.1)) || offset_of(name).is_some();
-    let is_behind_offset = date
-        .rsplit_once(' ')
-        .is_some_and(|(_, zone)| zone.contains(['+', '-']) && zone.is_ascii() && offset_of(zone).is_some());
-    if is_zone_name && is_behind_offset { date } else { text }
+    let zone = date.rsplit_once(' ').map(|(_, zone)| zone);
+    let offset = zone.filter(|zone| zone.contains(['+', '-']) && zone.is_ascii()).and_then(offset_of);
+    // A name that is an offset says the same, or the text has two meanings.
+    let is_zone_name = (is_name(inner.0) && is_name(inner.1)) || offset_in_name(name) == offset;
+    if offset.is_some() && is_zone_name { date } else { text }
+}
+
+/// The offset in a zone's name of JavaScript: `GMT+02:00`, `GMT+2`, `GMT-3:30`, `-03`. East of UTC, in seconds.
+fn offset_in_name(name: &str) -> Option<i32> {
+    let at = name.find(['+', '-'])?;
+    let (before, hours) = name.split_at_checked(at + 1)?;
+    let is_short = hours.find(|c: char| !c.is_ascii_digit()).unwrap_or(hours.len()) == 1;
+    offset_of(&if is_short { format!("{before}0{hours}") } else { name.to_owned() })
 }
 
 /// Java and RFC 9557 put the zone's name behind its offset too: `+01:00[Europe/Madrid]`. A calendar
