@@ -357,11 +357,31 @@ fn browser_sessions(config: &Config) -> BrowserSessions {
     }
 }
 
+/// Why a data directory that is open to others cannot be closed by this user.
+pub fn not_ours_to_close(directory: &Path) -> Option<String> {
+    let about = fs::metadata(directory).ok()?;
+    let user = rustix::process::geteuid().as_raw();
+    let is_open = about.mode() & DIRECTORY_FORBIDDEN_MODE != 0;
+    (is_open && user != 0 && about.uid() != user).then(|| {
+        format!(
+            "{} is open to other users (mode {:03o}) and belongs to user {}, not to user {user}, who runs this: as root, \
+             chown {user} and chmod 750 it",
+            directory.display(),
+            about.mode() & 0o777,
+            about.uid()
+        )
+    })
+}
+
 /// Makes the data directory if it is not there, and closes it to others.
 pub fn make_data_dir(directory: &Path) -> Result<(), AppError> {
     fs::create_dir_all(directory).map_err(at_path(directory))?;
     let mode = fs::metadata(directory).map_err(at_path(directory))?.mode();
     if mode & DIRECTORY_FORBIDDEN_MODE != 0 {
+        if let Some(why) = not_ours_to_close(directory) {
+            let cause = io::Error::new(io::ErrorKind::PermissionDenied, why);
+            return Err(AppError::System(cause));
+        }
         fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(at_path(directory))?;
     }
     Ok(())

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::files::{Part, give_to_owner_of_directory, suffixed};
 use crate::store::{About, Manifest, Store, StoreError, StreamError};
 use crate::sync;
+pub use name::Owner;
 use name::{CHECKSUM_ENDING, Name, PART_ENDING, node_part};
 
 pub use restore::{Present, Restored, Target, restore};
@@ -110,6 +111,8 @@ pub struct Listed {
     pub number: u64,
     /// Seconds since 1970 by the node's clock.
     pub created_s: i64,
+    /// The beginning of its store's id, if the name tells it.
+    pub store: Option<String>,
     pub bytes: u64,
     pub encrypted: bool,
     /// Whether its checksum stands beside it.
@@ -182,12 +185,13 @@ impl Backups {
         let settings = &self.settings;
         let directory = &settings.directory;
         self.make_directory()?;
-        let own = node_part(&settings.node_name);
+        let own = self.owner()?;
         tidy(directory, &own)?;
-        let last = list(directory)?.iter().filter(|listed| listed.node == own).map(|l| l.number).max();
+        let last = list(directory)?.iter().filter(|listed| listed.node == own.node).map(|l| l.number).max();
         let created_ms = self.store.now_ms();
         let name = Name {
-            node: own.clone(),
+            node: own.node.clone(),
+            store: own.stores.first().cloned(),
             number: last.map_or(1, |last| last.saturating_add(1)),
             created_s: created_ms.div_euclid(1000),
             is_encrypted: !settings.recipients.is_empty(),
@@ -211,6 +215,12 @@ impl Backups {
             removed: thin_out(directory, &own, settings.keep)?,
             warnings: warnings(settings),
         })
+    }
+
+    fn owner(&self) -> Result<Owner, BackupError> {
+        let snapshot = self.store.read()?;
+        let ids = [snapshot.store_id()?, sync::node_id(&snapshot)?];
+        Ok(Owner::new(&self.settings.node_name, ids.into_iter().flatten()))
     }
 
     /// Below the data directory it is made. Anywhere else it may be missing because a disk is, and backups that
@@ -371,6 +381,7 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
             node: name.node,
             number: name.number,
             created_s: name.created_s,
+            store: name.store,
             bytes,
             encrypted: name.is_encrypted,
             file,
@@ -380,20 +391,14 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
     Ok(found)
 }
 
-/// The newest complete backup of this node.
-pub fn newest(settings: &BackupSettings) -> Result<Option<Listed>, BackupError> {
-    Ok(list_own(settings)?.into_iter().rfind(|listed| listed.checksum))
-}
-
 /// The backups of this node in order, those without a checksum among them.
-pub fn list_own(settings: &BackupSettings) -> Result<Vec<Listed>, BackupError> {
+pub fn list_own(settings: &BackupSettings, own: &Owner) -> Result<Vec<Listed>, BackupError> {
     let directory = &settings.directory;
     if !directory.is_dir() {
         settings.may_be_missing()?;
     }
-    let own = node_part(&settings.node_name);
     let mut listed = list(directory)?;
-    listed.retain(|listed| listed.node == own);
+    listed.retain(|listed| own.has(&listed.node, listed.store.as_deref()));
     Ok(listed)
 }
 
@@ -428,7 +433,7 @@ pub fn check(path: &Path, keys: Option<&Keys>) -> Result<Checked, BackupError> {
 }
 
 /// Removes what a process that was killed has left of this node's backups.
-fn tidy(directory: &Path, own: &str) -> Result<(), BackupError> {
+fn tidy(directory: &Path, own: &Owner) -> Result<(), BackupError> {
     let at = |cause| BackupError::File { path: directory.to_owned(), cause };
     for entry in fs::read_dir(directory).map_err(at)? {
         let path = entry.map_err(at)?.path();
@@ -438,7 +443,7 @@ fn tidy(directory: &Path, own: &str) -> Result<(), BackupError> {
         let is_part = file.ends_with(PART_ENDING);
         let stem = file.strip_suffix(PART_ENDING).unwrap_or(file);
         let of = stem.strip_suffix(CHECKSUM_ENDING).unwrap_or(stem);
-        let is_own = Name::parse(of).is_some_and(|name| name.node == own);
+        let is_own = Name::parse(of).is_some_and(|name| own.has(&name.node, name.store.as_deref()));
         let is_alone = file.ends_with(CHECKSUM_ENDING) && !directory.join(of).exists();
         if is_own && (is_part || is_alone) {
             fs::remove_file(&path).map_err(|cause| BackupError::File { path, cause })?;
@@ -449,9 +454,9 @@ fn tidy(directory: &Path, own: &str) -> Result<(), BackupError> {
 
 /// Removes the oldest complete backups of this node, by their numbers, once `keep` newer ones are there that are as they
 /// were written; says how many. One that is damaged takes no place of one that could be restored.
-fn thin_out(directory: &Path, own: &str, keep: usize) -> Result<usize, BackupError> {
-    let complete: Vec<_> =
-        list(directory)?.into_iter().filter(|listed| listed.node == own && listed.checksum).collect();
+fn thin_out(directory: &Path, own: &Owner, keep: usize) -> Result<usize, BackupError> {
+    let is_own = |listed: &Listed| listed.checksum && own.has(&listed.node, listed.store.as_deref());
+    let complete: Vec<_> = list(directory)?.into_iter().filter(is_own).collect();
     let keep = keep.max(1);
     if complete.len() <= keep {
         return Ok(0);

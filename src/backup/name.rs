@@ -15,14 +15,50 @@ const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 /// Longest part of the node's name in the name of a file.
 const NODE_CHARS_MAX: usize = 40;
 
-/// `NODE-00000007-20261127T030000Z.backup`, with `.age` behind it if it is encrypted.
+/// Characters of a store's id in the name of a file.
+const STORE_CHARS: usize = 8;
+
+/// `NODE-00000007-20261127T030000Z-5f0c21ab.backup`, with `.age` behind it if it is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub(super) node: String,
     pub(super) number: u64,
     /// Seconds since 1970 by the node's clock, for people.
     pub(super) created_s: i64,
+    /// The beginning of the id of the store or of the node: two boxes may have one name and one directory. Nothing in
+    /// backups of earlier versions, and in those of a store that has neither yet.
+    pub(super) store: Option<String>,
     pub(super) is_encrypted: bool,
+}
+
+/// Whose backups count as one's own.
+#[derive(Debug, Clone, Default)]
+pub struct Owner {
+    /// As in the names of files.
+    pub(super) node: String,
+    /// Ids of the store and of the node, as in the names of files.
+    pub(super) stores: Vec<String>,
+}
+
+impl Owner {
+    /// `ids` are those of the store and of its node at the centre, the one that goes into names first. Without any, all
+    /// backups under the node's name count.
+    pub fn new(node_name: &str, ids: impl IntoIterator<Item = String>) -> Owner {
+        let stores = ids.into_iter().filter_map(|id| store_part(&id)).collect();
+        Owner { node: node_part(node_name), stores }
+    }
+
+    /// Whether a backup of this node's name and of this store is one's own. One that tells no store is of an earlier version.
+    pub(super) fn has(&self, node: &str, store: Option<&str>) -> bool {
+        let is_own = |store: &str| self.stores.is_empty() || self.stores.iter().any(|own| own == store);
+        self.node == node && store.is_none_or(is_own)
+    }
+}
+
+/// The beginning of an id, if names can hold it.
+fn store_part(id: &str) -> Option<String> {
+    let part: String = id.chars().filter(char::is_ascii_hexdigit).take(STORE_CHARS).collect();
+    (part.len() == STORE_CHARS).then(|| part.to_ascii_lowercase())
 }
 
 impl Name {
@@ -31,10 +67,16 @@ impl Name {
             Some(stem) => (stem, true),
             None => (file.strip_suffix(ENDING)?, false),
         };
+        let (before, last) = stem.rsplit_once('-')?;
+        let (stem, store) = match store_part(last).filter(|part| part == last) {
+            Some(store) => (before, Some(store)),
+            None => (stem, None),
+        };
         let (stem, time) = stem.rsplit_once('-')?;
         let (node, number) = stem.rsplit_once('-')?;
         let created_s = NaiveDateTime::parse_from_str(time, TIME_FORMAT).ok()?.and_utc().timestamp();
-        let name = Name { node: node.to_owned(), number: number.parse().ok()?, created_s, is_encrypted };
+        let name =
+            Name { node: node.to_owned(), number: number.parse().ok()?, created_s, store, is_encrypted };
         // Other spellings of the same are somebody else's files.
         (name.to_string() == file).then_some(name)
     }
@@ -44,7 +86,11 @@ impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let time = DateTime::<Utc>::from_timestamp(self.created_s, 0).unwrap_or_default();
         let ending = if self.is_encrypted { ENCRYPTED_ENDING } else { ENDING };
-        write!(f, "{}-{:08}-{}{ending}", self.node, self.number, time.format(TIME_FORMAT))
+        write!(f, "{}-{:08}-{}", self.node, self.number, time.format(TIME_FORMAT))?;
+        if let Some(store) = &self.store {
+            write!(f, "-{store}")?;
+        }
+        f.write_str(ending)
     }
 }
 
@@ -65,10 +111,20 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        let name =
-            Name { node: "clinic-3".to_owned(), number: 7, created_s: 1_795_748_400, is_encrypted: false };
+        let name = Name {
+            node: "clinic-3".to_owned(),
+            number: 7,
+            created_s: 1_795_748_400,
+            store: None,
+            is_encrypted: false,
+        };
         assert_eq!(name.to_string(), "clinic-3-00000007-20261127T030000Z.backup");
+        let of_store = Name { store: Some("5f0c21ab".to_owned()), ..name.clone() };
+        assert_eq!(of_store.to_string(), "clinic-3-00000007-20261127T030000Z-5f0c21ab.backup");
         for name in [
+            Name { is_encrypted: true, ..of_store.clone() },
+            Name { node: "5f0c21ab-5f0c21ab".to_owned(), ..of_store.clone() },
+            of_store,
             Name { is_encrypted: true, ..name.clone() },
             Name { number: 1_234_567_890, ..name.clone() },
             Name { created_s: 0, ..name },
@@ -80,11 +136,25 @@ mod tests {
             "clinic-00000007-20261127T030000Z.backup.sha256",
             "clinic-7-20261127T030000Z.backup",
             "clinic-00000007-yesterday.backup",
+            "clinic-00000007-20261127T030000Z-5F0C21AB.backup",
+            "clinic-00000007-20261127T030000Z-5f0c21a.backup",
             "store.redb",
             ".backup",
         ] {
             assert_eq!(Name::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn ones_own_are_of_the_name_and_the_store() {
+        let ids = ["5f0c21ab-0000-4000-8000-000000000000", "77c0aa00-1111"].map(str::to_owned);
+        let own = Owner::new("clinic", ids);
+        for store in [None, Some("5f0c21ab"), Some("77c0aa00")] {
+            assert!(own.has("clinic", store), "{store:?}");
+            assert!(!own.has("clinic-2", store), "{store:?}");
+        }
+        assert!(!own.has("clinic", Some("00000000")));
+        assert!(Owner::new("clinic", []).has("clinic", Some("00000000")), "a store that has no id yet");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use chrono::{DateTime, FixedOffset};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 
-use super::{Backups, newest};
+use super::{Backups, list_own};
 use crate::sync::budget::UtcOffset;
 
 /// How long a node has been up before it makes a backup by itself.
@@ -60,7 +60,8 @@ pub async fn keep_schedule(backups: Arc<Backups>, schedule: Cron, clocks: Clocks
 
 /// When the last backup was made, by the clock of then.
 fn newest_ms(backups: &Backups) -> Option<i64> {
-    newest(&backups.settings).ok()??.created_s.checked_mul(1000)
+    let own = list_own(&backups.settings, &backups.owner().ok()?).ok()?;
+    own.into_iter().rfind(|listed| listed.checksum)?.created_s.checked_mul(1000)
 }
 
 /// Whether an hour of the schedule has passed since the last backup; for one that seems to lie in the future, whether

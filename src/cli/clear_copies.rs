@@ -125,8 +125,11 @@ impl Successors {
     /// Whether one of them was made after this backup: by its number, or if it has none by the time of its file.
     fn include_newer_than(&self, file: &Path) -> bool {
         if let Some(backup) = self.clear.iter().find(|listed| listed.file == file) {
-            let is_newer =
-                |other: &&backup::Listed| other.node == backup.node && other.number > backup.number;
+            // Another box may have this name, and this directory. What tells no store is of an earlier version.
+            let is_of_it = |other: &&backup::Listed| {
+                other.node == backup.node && (backup.store.is_none() || other.store == backup.store)
+            };
+            let is_newer = |other: &&backup::Listed| is_of_it(other) && other.number > backup.number;
             return self.encrypted.iter().any(|other| is_newer(&other));
         }
         let Some(written) = modified(file) else { return false };

@@ -49,22 +49,30 @@ pub(super) async fn run(loaded: Loaded, file: Option<PathBuf>, json: bool) -> an
     machine::disk(&mut found, &config);
     machine::encryption(&mut found, &config);
     machine::certificate(&mut found, &config, now_ms);
-    machine::backups(&mut found, &config, now_ms);
     machine::way_to_centre(&mut found, &config);
-    // Its id at the centre, if there is a store and it has one.
-    let own = match node(&mut found, &config, now_ms).await {
-        Ok(own) => own,
+    let Ids { store, node: own } = match node(&mut found, &config, now_ms).await {
+        Ok(ids) => ids,
         Err(error) => {
             found.wrong(NODE, format!("{error:#}"), START);
-            None
+            Ids::default()
         }
     };
+    machine::backups(&mut found, &config, store.into_iter().chain(own.clone()).collect(), now_ms);
     centre::look(&mut found, &config, own.as_deref(), now_ms).await;
     Ok(shown(&found, json))
 }
 
+/// Who this node is, as far as it is known.
+#[derive(Default)]
+struct Ids {
+    /// Of its store, once anything was edited in it.
+    store: Option<String>,
+    /// At the centre, if it has been there.
+    node: Option<String>,
+}
+
 /// What only the node knows.
-async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Result<Option<String>> {
+async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Result<Ids> {
     let client = Client::connect(config, Missing::Refuse).await?;
     match client.is_node_running() {
         true => found.ok(NODE, concat!("running; this program is version ", env!("CARGO_PKG_VERSION"))),
@@ -81,7 +89,8 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     let mut users = client.get("/users").await?.accepted()?;
     add_how_they_came(&client, &mut users).await?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
-    Ok(status["node"].as_str().filter(|own| !own.is_empty()).map(str::to_owned))
+    let id = |name: &str| status[name].as_str().filter(|id| !id.is_empty()).map(str::to_owned);
+    Ok(Ids { store: id("store"), node: id("node") })
 }
 
 fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {

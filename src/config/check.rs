@@ -56,6 +56,9 @@ const ROUND_TIMEOUT_S_MAX: u64 = 24 * 60 * 60;
 const ATTACHMENT_BYTES_PER_ROUND_MIN: u64 = 128 << 10;
 const SCAN_BYTES_PER_ROUND_MIN: u64 = 64 << 10;
 const BUDGET_BYTES_PER_DAY_MIN: u64 = 1 << 20;
+/// Names of one certificate. Each is compared with each that the authority may vouch for, and clients stop after some
+/// 250,000 comparisons (rustls-webpki).
+const SERVER_NAMES_MAX: usize = 100;
 /// MongoDB's limits for names.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
@@ -228,6 +231,12 @@ fn node_name(name: &str) -> Verdict {
 
 /// Names that a client would accept of a certificate: whatever is wrong with another one, no certificate can be made.
 fn server_names(names: &[String]) -> Verdict {
+    if names.len() > SERVER_NAMES_MAX {
+        return Err(format!(
+            "holds {} names, and a certificate of this box has at most {SERVER_NAMES_MAX}: with more, clients give up on it",
+            names.len()
+        ));
+    }
     each(names, server_name)
 }
 

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use super::fault::{Fault, Place};
 use super::{Config, ConfigError, DEFAULT_FILE, Loaded, check, is_open_to_others, schedules};
-use crate::app::{control_socket, now_ms, store_file};
+use crate::app::{control_socket, not_ours_to_close, now_ms, store_file};
 use crate::central::Protection;
 use crate::demo;
 use crate::domain::access::{Acl, END_USER};
@@ -70,6 +72,7 @@ impl Loaded {
         }
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
+        examined.warnings.extend(self.config.port_warning());
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
         examined.warnings.extend(self.without_effect());
         examined.warnings.extend(self.open_secrets());
@@ -279,6 +282,10 @@ impl Loaded {
         vec![match (&error, &settings.own) {
             (TlsError::File { path, .. }, Some(own)) if *path == own.key => fault("server.key"),
             (_, Some(_)) => fault("server.certificate"),
+            (TlsError::File { path, .. }, None) if is_closed_to_us(path) => fault("data_dir").mended_by(
+                "a directory whose files the node may read",
+                "run this as root, or as the user that runs the node; chown -R thalamus-edge: gives the node its files back",
+            ),
             // The box's own lies below it. Clients trust it, so a new one is no way out either.
             (_, None) => {
                 fault("data_dir").mended_by("the authority of this box as the node made it", PUT_BACK)
@@ -294,7 +301,14 @@ impl Loaded {
             match fs::metadata(place) {
                 Ok(about) if about.is_dir() => Some(Ok(place)),
                 Ok(_) => Some(Err(format!("{}: {} is no directory", directory.display(), place.display()))),
-                Err(error) if missing(&error) => None,
+                Err(error) if missing(&error) => match fs::read_link(place) {
+                    Ok(to) => Some(Err(format!(
+                        "{} is a link to {}, and nothing is there: is its disk connected and mounted?",
+                        place.display(),
+                        to.display()
+                    ))),
+                    Err(_) => None,
+                },
                 Err(error) => Some(Err(format!("{}: {error}", place.display()))),
             }
         });
@@ -302,7 +316,11 @@ impl Loaded {
         let problem = match place {
             Some(Err(problem)) => Some(problem),
             Some(Ok(place)) => {
-                cannot_hold(place).map(|cause| format!("nothing can be made in {}: {cause}", place.display()))
+                let own = (place == directory.as_path()).then(|| not_ours_to_close(place)).flatten();
+                own.or_else(|| {
+                    let cause = cannot_hold(place)?;
+                    Some(format!("nothing can be made in {}: {cause}", place.display()))
+                })
             }
             None => None,
         };
@@ -324,6 +342,7 @@ impl Loaded {
             Ok(_) => return Vec::new(),
             Err(error) => match error.kind() {
                 io::ErrorKind::AddrInUse if is_running => return Vec::new(),
+                // Said as a warning.
                 io::ErrorKind::PermissionDenied => return Vec::new(),
                 io::ErrorKind::AddrInUse => {
                     format!("cannot listen on {listen}: another program does; `ss -ltnp` says which")
@@ -384,6 +403,12 @@ fn system_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms()).unwrap_or_default())
 }
 
+/// Whether nothing is known of what is in a file, because this user may not look.
+fn is_closed_to_us(path: &Path) -> bool {
+    let looked = access(path, Access::READ_OK);
+    matches!(looked, Err(Errno::ACCESS | Errno::PERM | Errno::NOTDIR))
+}
+
 fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -427,6 +452,18 @@ impl Config {
         is_open.then_some(
             "plain HTTP (server.tls = false): passwords and health records cross the network readable",
         )
+    }
+
+    /// Says that this user may not have the port; the service may, or may be another user.
+    fn port_warning(&self) -> Option<String> {
+        let listen = self.server.listen;
+        let is_refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        TcpListener::bind(listen).err().is_some_and(is_refused).then(|| {
+            format!(
+                "this user may not listen on {listen}: ports below 1024 are for root. The service needs \
+                 AmbientCapabilities=CAP_NET_BIND_SERVICE for it, or a higher port"
+            )
+        })
     }
 
     /// Says that `*` is not the name of a page that may log in.

@@ -19,6 +19,8 @@ use crate::store::{Snapshot, StoreError};
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     pub node: String,
+    /// The id of this store and of all copies of it, once anything was edited in it.
+    pub store: Option<String>,
     pub state: &'static str,
     pub pending: u64,
     pub oldest_pending_at: Option<String>,
@@ -122,6 +124,7 @@ impl Reconciler {
             conflicts_open: snapshot.open_conflicts_count()?,
             conflicts_unpublished: snapshot.unpublished_conflicts_count()?,
             dead: snapshot.dead_count()?,
+            store: snapshot.store_id()?,
             damaged: self.store.damaged_rows().len() as u64,
             change_feed: without_feed.is_none(),
             change_feed_error: without_feed.and_then(NoFeed::refused),

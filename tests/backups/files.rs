@@ -19,7 +19,8 @@ async fn a_backup_is_for_its_owner_only_and_has_a_checksum_beside_it() {
     let store = Store::in_memory(options()).unwrap();
     fill(&store).await;
     let made = Backups::new(store.clone(), settings(directory.path())).create().await.unwrap();
-    let name = "clinic-00000001-19700101T000001Z.backup";
+    let store_id = store.read().unwrap().store_id().unwrap().unwrap();
+    let name = &format!("clinic-00000001-19700101T000001Z-{}.backup", &store_id[..8]);
     assert_eq!(made.file, directory.path().join("backups").join(name));
     assert_eq!(made.manifest.about.node_id.as_deref(), Some("here"));
     assert_eq!((mode(&made.file), mode(made.file.parent().unwrap())), (0o600, 0o700));
@@ -83,6 +84,48 @@ async fn only_the_oldest_own_complete_backups_go() {
     }
     expected.sort();
     assert_eq!(names_in(&settings.directory), expected);
+}
+
+/// Two boxes may have one name and one directory: a disk of the network, a stick that goes round.
+#[tokio::test]
+async fn boxes_of_one_name_leave_each_others_backups_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = BackupSettings { keep: 2, ..settings(directory.path()) };
+    // One of an earlier version, which does not tell whose it is: it counts as one's own.
+    let before = settings.directory.join("clinic-00000001-20261127T030000Z.backup");
+    let mut boxes = Vec::new();
+    for person in ["ANA001", "BOB002"] {
+        let store = Store::in_memory(options()).unwrap();
+        edit(&store, person, Some(doc! {"_id": person})).await;
+        boxes.push(Backups::new(store, settings.clone()));
+    }
+    let of = |listed: &[Listed], store: &Option<String>| {
+        let own = listed.iter().filter(|listed| listed.store == *store);
+        own.map(|listed| listed.number).collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        boxes[0].create().await.unwrap();
+    }
+    let first = list(&settings.directory).unwrap()[0].store.clone();
+    assert!(first.is_some());
+    assert_eq!(of(&list(&settings.directory).unwrap(), &first), [2, 3]);
+    let removed: Vec<usize> = [
+        boxes[1].create().await.unwrap().removed,
+        boxes[1].create().await.unwrap().removed,
+        boxes[1].create().await.unwrap().removed,
+    ]
+    .into();
+    assert_eq!(removed, [0, 0, 1]);
+    let listed = list(&settings.directory).unwrap();
+    assert_eq!(of(&listed, &first), [2, 3], "the other one's");
+    assert_eq!(listed.len(), 4);
+    // What an earlier version made goes with the others.
+    let [oldest, ..] = &listed[..] else { panic!() };
+    fs::copy(&oldest.file, &before).unwrap();
+    let sum = fs::read_to_string(format!("{}.sha256", oldest.file.display())).unwrap();
+    fs::write(format!("{}.sha256", before.display()), sum).unwrap();
+    assert_eq!(boxes[0].create().await.unwrap().removed, 2);
+    assert!(!before.exists());
 }
 
 /// One that is damaged counts for none that stays, and goes with those that are older than enough whole ones.

@@ -22,6 +22,8 @@ const UNAUTHORIZED: i32 = 13;
 /// How long one command may take: `doctor` and `setup` say then where it ended.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const BUSY: &str = "try again; the server's log says why if it lasts";
+const BROKEN_OFF: &str =
+    "try again; look at the network, and at what stands between this node and the server";
 /// Of what is missing, as much as somebody reads.
 const MISSING_SHOWN_MAX: usize = 5;
 const ROLE: &str = "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and \
@@ -160,7 +162,10 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
             let database = client.database(&address.database);
             tried(&database, &needed).await.map_err(|untried| match untried {
                 Untried::Late(what) => at(Stage::Answer, late(&primary.name, &what), BUSY),
-                Untried::Failed(cause) => at(Stage::Answer, unanswered(&primary.name, &cause), LOGIN),
+                Untried::Failed(cause) => {
+                    let remedy = if cause.is_answer() { LOGIN } else { BROKEN_OFF };
+                    at(Stage::Answer, unanswered(&primary.name, &cause), remedy)
+                }
             })?
         }
         (false, false) => missing(&needed, &privileges, &address.database),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::findings::{Findings, Health};
 use super::{CLOCK_TOLERANCE_MS, DAY_MS};
 use crate::app;
-use crate::backup::{self, Weakness};
+use crate::backup::{self, Owner, Weakness};
 use crate::central::Protection;
 use crate::cli::clear_copies::clear_files;
 use crate::config::{Config, Loaded, close_to_others, is_open_to_others, open_to_others};
@@ -208,7 +208,8 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
     }
 }
 
-pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
+/// `ids`: of the store and of the node, if they are known.
+pub(super) fn backups(found: &mut Findings, config: &Config, ids: Vec<String>, now_ms: i64) {
     const ABOUT: &str = "backups";
     let settings = config.backup_settings();
     for weakness in backup::weaknesses(&settings) {
@@ -223,7 +224,8 @@ pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
         let finding = "none are made by themselves ([backup] schedule is empty)";
         found.warning(ABOUT, finding, "set it, unless something else calls `backup create`");
     }
-    let own = match backup::list_own(&settings) {
+    let owner = Owner::new(&settings.node_name, ids);
+    let own = match backup::list_own(&settings, &owner) {
         Err(error) => return found.wrong(ABOUT, error.to_string(), "is the disk connected and mounted?"),
         Ok(own) => own,
     };

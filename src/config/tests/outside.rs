@@ -83,6 +83,34 @@ fn a_file_that_is_no_utf8_says_in_which_line() {
     assert!(!Config::load(Some(&path), std::iter::empty(), &Overrides::default()).unwrap().server.tls);
 }
 
+/// A disk that is not mounted, and a file in the place of a directory, are said to be that.
+#[test]
+fn a_data_directory_that_leads_nowhere_is_told() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let examined = |data: &Path| {
+        let text = format!("data_dir = {data:?}\nserver.listen = \"127.0.0.1:0\"\n");
+        Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine().faults
+    };
+    std::os::unix::fs::symlink(path("disk"), path("link")).unwrap();
+    for data in [path("link"), path("link/data")] {
+        let found = examined(&data);
+        assert!(
+            found[0].problem.contains("is a link to") && found[0].problem.contains("mounted"),
+            "{found:?}"
+        );
+    }
+    fs::create_dir(path("disk")).unwrap();
+    assert_eq!(examined(&path("link")), []);
+    fs::write(path("disk/tls"), "no directory").unwrap();
+    let found = examined(&path("link"));
+    assert_eq!(
+        (found.len(), found[0].allowed.as_ref()),
+        (1, "a directory whose files the node may read"),
+        "{found:?}"
+    );
+}
+
 /// What a start would refuse is refused here: the store, the box's certificates, the socket, the port.
 #[test]
 fn what_lies_in_the_data_directory_is_looked_at_and_left_alone() {
