@@ -253,15 +253,6 @@ async fn what_rows_take_is_bounded() {
 }
 
 #[tokio::test]
-async fn no_more_chunks_are_looked_at_than_an_attachment_may_have() {
-    let server = MongoServer::start().await;
-    let ground = Ground::new(&server).await;
-    let mut central = open(&ground.hub()).await;
-    bounds::rows_of_chunks(central.as_mut(), &ground.database).await;
-    ground.clear().await;
-}
-
-#[tokio::test]
 async fn one_changed_field_costs_little() {
     let server = MongoServer::start().await;
     let ground = Ground::new(&server).await;

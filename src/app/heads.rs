@@ -246,6 +246,10 @@ impl<T> WatchedHeads<T> {
     /// behind a request that was answered meanwhile.
     fn waits(&mut self) {
         let (clients, connection) = (&self.clients, &self.connection);
+        // A part of a record: up to 16 KiB, and nothing tells of what.
+        if connection.is_held_by_tls() && connection.is_idle() {
+            clients.has_begun(connection);
+        }
         let is_http1 = matches!(self.speech, Speech::Http1);
         if std::mem::take(&mut self.has_come) && is_http1 && connection.is_idle() {
             clients.has_begun(connection);

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::Received;
@@ -100,7 +101,15 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
         None => body,
         Some(_) if body.is_empty() => body,
         Some(coding) => {
-            let decode = move || coding.decode(&body, limit, received.as_ref());
+            let place = match coding {
+                Coding::Gzip => None,
+                Coding::Zstd => Some(ZSTD_PLACES.acquire().await.map_err(|_| ApiError::Internal)?),
+            };
+            let decode = move || {
+                let decoded = coding.decode(&body, limit, received.as_ref());
+                drop(place);
+                decoded
+            };
             tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)??
         }
     };
@@ -209,6 +218,8 @@ enum Coding {
 
 /// Largest window of zstd, as a power of two: what RFC 9659 asks of HTTP.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// A body of some hundred bytes may need such a window, which no budget counts: so many are decoded at once, in turn.
+static ZSTD_PLACES: Semaphore = Semaphore::const_new(2);
 
 impl Coding {
     fn of(headers: &HeaderMap) -> Result<Option<Coding>, ApiError> {

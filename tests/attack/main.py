@@ -8,12 +8,13 @@ import time
 import traceback
 
 import large
+import records
 import rights
 from attacks import ATTACKS as ON_MEMORY_AND_TIME
 from attacks import LONG_ONLY
 from node import Node, Worker, is_debug
 
-ATTACKS = ON_MEMORY_AND_TIME | large.ATTACKS | rights.ATTACKS
+ATTACKS = ON_MEMORY_AND_TIME | large.ATTACKS | records.ATTACKS | rights.ATTACKS
 SETTINGS = large.SETTINGS | rights.SETTINGS
 #: What a release build has to keep to.
 MEMORY_MB_MAX, P99_MS_MAX = 150, 50

@@ -31,14 +31,6 @@ pub(crate) async fn fields_of_files(central: &mut dyn Central, database: &Databa
     }
 }
 
-/// No attachment has more than 65,536 chunks: of one that does, that is all that is learnt.
-pub(crate) async fn rows_of_chunks(central: &mut dyn Central, database: &Database) {
-    let name = "c5".repeat(32);
-    let row = |n: i32| doc! {"_id": n, "files_id": &name, "n": n, "data": bytes(0)};
-    put(database, "fs.chunks", (0..70_000).map(row).collect()).await;
-    assert_eq!(central.content_chunk_lengths(&name).await.expect("lengths").len(), 65_537);
-}
-
 /// Chunks longer than their file says are not all taken because so many were asked for.
 pub(crate) async fn bytes_of_chunks(central: &mut dyn Central, database: &Database) {
     let name = "c6".repeat(32);

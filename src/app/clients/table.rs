@@ -328,6 +328,11 @@ impl Connection {
         self.mute.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }
 
+    /// Whether something has come of which HTTP was given nothing: TLS holds it.
+    pub(in crate::app) fn is_held_by_tls(&self) -> bool {
+        self.mute.load(Ordering::Relaxed) > 0
+    }
+
     /// HTTP is given some of what has come.
     pub(in crate::app) fn came_as_http(&self) {
         self.mute.store(0, Ordering::Relaxed);

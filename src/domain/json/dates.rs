@@ -249,7 +249,10 @@ fn year_first(text: &str) -> Option<WrittenDate> {
         has_blank && reader.rest.starts_with(|c: char| c.is_ascii_digit())
     };
     if !has_time {
-        // `1985-10-04Z` and `1985-10-04+02:00` of XML Schema.
+        // `1985-10-04Z` and `1985-10-04+02:00` of XML Schema. `1985-10-04-05` is as well the fifth of that day.
+        if reader.rest.starts_with('-') && !reader.rest.contains(':') {
+            return None;
+        }
         return WrittenDate::at(day, TimeDelta::zero(), reader.rest);
     }
     let time = reader.time()?;
