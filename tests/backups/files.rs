@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use thalamus_edge::backup::{BackupError, check, is_as_written, list, warnings};
+use thalamus_edge::backup::{BackupError, Listed, check, is_as_written, list, warnings};
 use thalamus_edge::store::StreamError;
 
 use super::*;
