@@ -23,6 +23,7 @@ mod read;
 mod rights;
 mod rows;
 mod tls;
+mod topology;
 mod write;
 
 use std::sync::atomic::Ordering;
