@@ -470,6 +470,12 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
+/// Whether the server stores names that begin with `$`: MongoDB does since 5.0.
+pub(crate) async fn takes_dollar_names(database: &mongodb::Database) -> bool {
+    let scratch = database.collection::<bson::Document>("scratch");
+    scratch.insert_one(bson::doc! {"_id": unique_database(), "$x": 1}).await.is_ok()
+}
+
 /// A database name that no other test uses.
 pub(crate) fn unique_database() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
