@@ -141,6 +141,6 @@ fn setup_tries_the_centre_before_anybody_relies_on_it() {
         format!("mongodb://north-clinic:{password}@127.0.0.1:{}/?authSource=admin", server.public_port())
     };
     let ran = setup_with(&of_user("right"));
-    ran.says("(privilege)").says("insert, update").says("docs/SYNC.md");
+    ran.says("(privilege)").says("update on edge_conflicts").says("docs/SYNC.md");
     setup_with(&of_user("hunter2")).says("(login)");
 }
