@@ -7,6 +7,8 @@
 mod backups;
 #[path = "cli/centre.rs"]
 mod centre;
+#[path = "cli/centre_stages.rs"]
+mod centre_stages;
 mod cli_support;
 #[path = "cli/closed_users.rs"]
 mod closed_users;

@@ -5,6 +5,8 @@
 
 #[path = "engines/documentdb.rs"]
 mod documentdb_mongo;
+#[path = "engines/dollar_names.rs"]
+mod dollar_names_mongo;
 #[path = "engines/duplicates.rs"]
 mod duplicates_mongo;
 #[path = "engines/history.rs"]
@@ -42,7 +44,7 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Store, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
-use support::mongo::{MongoServer, Setup, unique_database};
+use support::mongo::{MongoServer, Setup, takes_dollar_names, unique_database};
 use support::proxy::Proxy;
 use support::sim::{person, person_key};
 

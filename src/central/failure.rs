@@ -6,6 +6,8 @@ use super::survey::Trouble;
 
 /// MongoDB's code of a duplicate key.
 pub(crate) const DUPLICATE_KEY_CODE: i32 = 11_000;
+/// Code of a server, before MongoDB 5.0, that does not store a name which begins with `$`.
+pub(crate) const DOLLAR_NAME_CODE: i32 = 52;
 
 /// Why the centre gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

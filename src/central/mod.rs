@@ -19,8 +19,8 @@ use crate::domain::diff::Change;
 pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
-pub(crate) use failure::DUPLICATE_KEY_CODE;
 pub use failure::{Cause, CentralError};
+pub(crate) use failure::{DOLLAR_NAME_CODE, DUPLICATE_KEY_CODE};
 use survey::{Diagnosis, Namesake};
 
 /// An `_id` that no record has: what is asked about it changes nothing.

@@ -48,6 +48,19 @@ fn identical_document(a: &Document, b: &Document) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|((ka, va), (kb, vb))| ka == kb && identical(va, vb))
 }
 
+/// Whether a name in the document, at whatever depth, begins with `$`. Not every server stores such names.
+pub fn has_dollar_name(document: &Document) -> bool {
+    fn within(value: &Bson) -> bool {
+        match value {
+            Bson::Document(document) => has_dollar_name(document),
+            Bson::Array(values) => values.iter().any(within),
+            Bson::JavaScriptCodeWithScope(code) => has_dollar_name(&code.scope),
+            _ => false,
+        }
+    }
+    document.iter().any(|(name, value)| name.starts_with('$') || within(value))
+}
+
 /// Whether two values hold the same, in whatever order and however often; nothing is an empty set, and what is no array is
 /// equal to itself only.
 pub fn is_same_set(a: Option<&Bson>, b: Option<&Bson>) -> bool {

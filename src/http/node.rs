@@ -17,6 +17,7 @@ use super::workload;
 use super::{BrowserSessions, Node};
 use crate::domain::access::{Scope, Verb};
 use crate::domain::json::parse_body;
+use crate::store::unless_unreadable;
 use crate::sync::{Status, damaged};
 
 const WELCOME: &str = include_str!("pages/welcome.html");
@@ -97,11 +98,12 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
         json!({"table": row.table, "kind": kind, "id": row.id})
     });
     status["damaged_rows"] = rows.collect();
-    status["bits_put_right"] = match node.store.bits_put_right()? {
-        Some(found) => {
+    status["bits_put_right"] = match unless_unreadable(node.store.bits_put_right())? {
+        Some(Some(found)) => {
             json!({"bits": found.bits, "blocks": found.blocks, "last_at": crate::sync::time_text(found.last_ms)})
         }
-        None => json!(null),
+        Some(None) => json!(null),
+        None => json!({"unreadable": true}),
     };
     let unreviewed = emergency::unreviewed(&node)?;
     let is_any = !unreviewed.is_empty();

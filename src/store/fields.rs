@@ -122,6 +122,14 @@ impl<'d> Fields<'d> {
         self.items(field, |value| value.as_str().map(str::to_owned))
     }
 
+    /// The same of a list that is written only where it is not empty.
+    pub(crate) fn texts_if_any(&self, field: &str) -> Result<Vec<String>, StoreError> {
+        match self.get(field)? {
+            None => Ok(Vec::new()),
+            Some(_) => self.texts(field),
+        }
+    }
+
     /// A document in the row, to be read by its fields.
     pub(crate) fn row_if_any(&self, field: &str) -> Result<Option<Fields<'d>>, StoreError> {
         let what = self.what;

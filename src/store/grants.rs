@@ -3,7 +3,7 @@
 use bson::{Document, doc};
 use sha2::{Digest, Sha256};
 
-use super::snapshot::string_list;
+use super::fields::Fields;
 use super::tables::{decode, encode};
 use super::{StoreError, Tx};
 use crate::domain::access::Actor;
@@ -20,16 +20,37 @@ pub struct Granted {
     pub here: Vec<String>,
 }
 
-impl Granted {
-    fn decode(row: &Document) -> Result<Granted, StoreError> {
-        let here = match row.contains_key(HERE) {
-            true => string_list(row, HERE)?,
-            // Written by an earlier version, or there are none.
-            false => Vec::new(),
-        };
-        Ok(Granted { of_record: string_list(row, "roles")?, here })
+/// A row of grants.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    granted: Granted,
+    /// Id of the record that it was given to. A row of an early version, which noted neither this nor the password, grants
+    /// nothing.
+    id: Option<String>,
+    /// Digest of the hash of the password that was set here.
+    password: Option<String>,
+}
+
+impl Grant {
+    pub(super) fn decode(row: &[u8]) -> Result<Grant, StoreError> {
+        let row = Fields::of(row, "what was granted to a person")?;
+        let granted = Granted { of_record: row.texts("roles")?, here: row.texts_if_any(HERE)? };
+        let text = |field: &str| Ok::<_, StoreError>(row.text_if_any(field)?.map(str::to_owned));
+        Ok(Grant { granted, id: text("id")?, password: text("password")? })
     }
 
+    /// Whether it was given to the record with this id and this stored hash of a password.
+    fn is_for(&self, id: &str, password_hash: &str) -> bool {
+        self.id.as_deref() == Some(id) && self.password == Some(password_digest(password_hash))
+    }
+
+    /// What it grants to them.
+    pub(super) fn granted_to(self, id: &str, password_hash: &str) -> Granted {
+        if self.is_for(id, password_hash) { self.granted } else { Granted::default() }
+    }
+}
+
+impl Granted {
     pub fn is_empty(&self) -> bool {
         self.of_record.is_empty() && self.here.is_empty()
     }
@@ -62,8 +83,7 @@ impl Tx<'_> {
     /// Sets all roles that a person was granted on this node, as the record is now; none removes them.
     pub fn replace_grants(&mut self, id: &str, granted: &Granted, actor: &Actor) -> Result<(), StoreError> {
         let account = fold_account(id);
-        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let known = row.as_ref().map(Granted::decode).transpose()?.unwrap_or_default();
+        let known = self.grant(&account)?.map(|grant| grant.granted).unwrap_or_default();
         // Also the same roles again: what was granted may not count any more.
         if !known.is_empty() || !granted.is_empty() {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
@@ -76,9 +96,12 @@ impl Tx<'_> {
 
     /// Roles granted on this node to the person with this id and this stored hash of a password.
     pub fn grants_of(&self, id: &str, password_hash: &str) -> Result<Granted, StoreError> {
-        let account = fold_account(id);
-        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        row.map_or(Ok(Granted::default()), |row| granted_by(&row, id, password_hash))
+        let grant = self.grant(&fold_account(id))?;
+        Ok(grant.map(|grant| grant.granted_to(id, password_hash)).unwrap_or_default())
+    }
+
+    fn grant(&self, account: &str) -> Result<Option<Grant>, StoreError> {
+        self.grants.get(account)?.map(|row| Grant::decode(row.value())).transpose()
     }
 
     fn write_grants(&mut self, id: &str, granted: &Granted) -> Result<(), StoreError> {
@@ -104,13 +127,12 @@ impl Tx<'_> {
 
     /// Roles granted to a person go with them to their new id, under which they are stored already.
     pub fn move_grants(&mut self, from: &str, old: &Document, to: &str) -> Result<(), StoreError> {
-        let account = fold_account(from);
-        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let Some(row) = row.filter(|row| is_granted_to(row, from, password_of(old))) else {
+        let grant = self.grant(&fold_account(from))?;
+        let Some(grant) = grant.filter(|grant| grant.is_for(from, password_of(old))) else {
             return Ok(());
         };
         self.write_grants(from, &Granted::default())?;
-        self.write_grants(to, &Granted::decode(&row)?)
+        self.write_grants(to, &grant.granted)
     }
 
     /// Granted roles stay with a person whose password is changed on this node.
@@ -123,13 +145,14 @@ impl Tx<'_> {
         let (Kind::Person, Some(old), Some(new)) = (key.kind, old, new) else {
             return Ok(());
         };
-        let account = fold_account(&key.id);
-        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let Some(row) = row.filter(|row| is_granted_to(row, &key.id, password_of(old))) else {
+        let grant = self.grant(&fold_account(&key.id))?;
+        let Some(grant) = grant.filter(|grant| grant.is_for(&key.id, password_of(old))) else {
             return Ok(());
         };
-        let granted = Granted::decode(&row)?;
-        if password_of(old) == password_of(new) { Ok(()) } else { self.write_grants(&key.id, &granted) }
+        if password_of(old) == password_of(new) {
+            return Ok(());
+        }
+        self.write_grants(&key.id, &grant.granted)
     }
 
     /// A technician's account of this node.
@@ -187,15 +210,4 @@ pub(crate) fn password_of(person: &Document) -> &str {
 
 fn password_digest(password_hash: &str) -> String {
     hex::encode(Sha256::digest(password_hash))
-}
-
-/// What a row grants to the person with this id and this stored hash of a password.
-pub(crate) fn granted_by(row: &Document, id: &str, password_hash: &str) -> Result<Granted, StoreError> {
-    if is_granted_to(row, id, password_hash) { Granted::decode(row) } else { Ok(Granted::default()) }
-}
-
-/// Whether a row of grants is about the record with this id and this stored hash of a password.
-fn is_granted_to(row: &Document, id: &str, password_hash: &str) -> bool {
-    row.get_str("id").is_ok_and(|granted| granted == id)
-        && row.get_str("password").is_ok_and(|digest| digest == password_digest(password_hash))
 }

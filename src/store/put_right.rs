@@ -12,6 +12,7 @@ use bson::doc;
 use redb::backends::FileBackend;
 use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value, WriteTransaction};
 
+use super::fields::{Fields, unless_unreadable};
 use super::overlay::{Rehearsed, refuse_cut_off, rehearse, unpanicked};
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::records::Carry;
@@ -58,6 +59,17 @@ pub struct BitsPutRight {
     pub blocks: u64,
     /// Milliseconds since 1970, for people.
     pub last_ms: i64,
+}
+
+impl BitsPutRight {
+    pub(super) fn decode(row: &[u8]) -> Result<BitsPutRight, StoreError> {
+        let row = Fields::of(row, "the count of wrong bits")?;
+        Ok(BitsPutRight {
+            bits: row.count("bits")?,
+            blocks: row.count("blocks")?,
+            last_ms: row.int64("last")?,
+        })
+    }
 }
 
 /// Looks at all pages of a store that nobody has open, and puts single wrong bits right. In an encrypted store rows in
@@ -263,7 +275,8 @@ impl Store {
         if (bits, blocks) == (0, 0) {
             return Ok(());
         }
-        let before = self.bits_put_right()?;
+        // The row that counts them may be among what is wrong: it is counted anew then.
+        let before = unless_unreadable(self.bits_put_right())?.flatten();
         let (bits, blocks) =
             before.map_or((bits, blocks), |before| (before.bits + bits, before.blocks + blocks));
         let row = encode(&doc! {"bits": bits as i64, "blocks": blocks as i64, "last": self.now_ms()})?;
@@ -430,14 +443,10 @@ impl Store {
         self.damaged_rows().iter().any(|row| row.id == PAGES)
     }
 
-    /// How many wrong bits of the file were put right since the store was made; nothing if none were.
+    /// How many wrong bits of the file were put right since the store was made; nothing if none were. [`StoreError::Damaged`]
+    /// if that cannot be read.
     pub fn bits_put_right(&self) -> Result<Option<BitsPutRight>, StoreError> {
-        let row = self.read()?.meta(META_BITS)?;
-        Ok(row.map(|row| BitsPutRight {
-            bits: row.get_i64("bits").map_or(0, |bits| u64::try_from(bits).unwrap_or_default()),
-            blocks: row.get_i64("blocks").map_or(0, |blocks| u64::try_from(blocks).unwrap_or_default()),
-            last_ms: row.get_i64("last").unwrap_or_default(),
-        }))
+        self.read()?.meta_row(META_BITS)?.map(|row| BitsPutRight::decode(&row)).transpose()
     }
 }
 

@@ -6,7 +6,7 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
-use super::grants::Granted;
+use super::grants::{Grant, Granted};
 use super::kept::Shelf;
 use super::ownerless::NO_ACCOUNT;
 use super::rows::{Checked, View};
@@ -294,7 +294,7 @@ impl Snapshot {
         let Some(row) = grants.get(fold_account(id).as_str())? else {
             return Ok(Granted::default());
         };
-        super::grants::granted_by(&tables::decode(row.value())?, id, password_hash)
+        Ok(Grant::decode(row.value())?.granted_to(id, password_hash))
     }
 
     /// A technician's account of this node: `password` (a bcrypt hash) and `roles`.
@@ -634,12 +634,4 @@ pub(crate) fn owned(
         ids.push(id.to_owned());
     }
     Ok(ids)
-}
-
-/// The strings of an array field.
-pub(crate) fn string_list(document: &Document, field: &str) -> Result<Vec<String>, StoreError> {
-    let values = document.get_array(field).map_err(|_| damaged("a list of texts"))?;
-    let text =
-        |value: &bson::Bson| value.as_str().map(str::to_owned).ok_or_else(|| damaged("a list of texts"));
-    values.iter().map(text).collect()
 }

@@ -15,6 +15,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 
 use super::conflicts::Conflict;
 use super::delivered::last_boot;
+use super::fields::{Fields, unless_unreadable};
 use super::noted_owners::{about, is_named_in_record};
 use super::ownerless::{are_ownerless_indexed, index_ownerless};
 use super::records::{Carry, Tx};
@@ -51,7 +52,7 @@ pub(super) struct Starting {
 }
 
 /// Where the next step begins.
-struct Place {
+pub(super) struct Place {
     boot: String,
     step: i32,
     /// The last row that was gone through.
@@ -59,11 +60,12 @@ struct Place {
 }
 
 impl Place {
-    fn read(row: &Document) -> Option<Place> {
-        Some(Place {
-            boot: row.get_str("boot").ok()?.to_owned(),
-            step: row.get_i32("step").ok()?,
-            at: row.get_document("at").ok().cloned(),
+    pub(super) fn decode(row: &[u8]) -> Result<Place, StoreError> {
+        let row = Fields::of(row, "how far owners are noted")?;
+        Ok(Place {
+            boot: row.text("boot")?.to_owned(),
+            step: row.int32("step")?,
+            at: row.document_if_any("at")?,
         })
     }
 
@@ -85,8 +87,9 @@ impl Starting {
         (self.rows_left, self.bytes_left) = (ROWS_MAX, BYTES_MAX);
         let (boot, found) = {
             let meta = transaction.open_table(META)?;
-            let found = meta.get(META_NOTED)?.and_then(|row| decode(row.value()).ok());
-            (last_boot(&meta)?, found.as_ref().and_then(Place::read))
+            let found = meta.get(META_NOTED)?.map(|row| Place::decode(row.value())).transpose();
+            // All is noted anew, which is right whatever was noted before.
+            (last_boot(&meta)?, unless_unreadable(found)?.flatten())
         };
         let has_ownerless = are_ownerless_indexed(transaction)?;
         let place = found.filter(|place| place.boot == boot && (has_ownerless || place.step == OWNERLESS));

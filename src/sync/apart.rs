@@ -9,12 +9,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bson::{Bson, doc};
+use bson::{Bson, Document, doc};
 
+use super::kept_rows::or_anew;
 use crate::central::{Central, CentralError, NOBODY, Result, Write, Written};
 use crate::domain::diff::Change;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{NOT_ARCHIVED_CODE, StoreError, Tx};
+use crate::store::{Fields, NOT_ARCHIVED_CODE, StoreError, Tx};
 
 /// How many rounds in a row the centre may answer one record with the same error before it is refused, whatever the error;
 /// and with errors that are not the same.
@@ -183,12 +184,53 @@ pub(super) fn patient(
     })
 }
 
+/// What was answered about one name lately.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counted {
+    code: i32,
+    /// In a row with this code.
+    times: i64,
+    /// In a row with any.
+    all: i64,
+}
+
+impl Counted {
+    fn read(row: Fields<'_>) -> std::result::Result<Counted, StoreError> {
+        let times = row.int64("times")?;
+        // Earlier versions counted the same error only.
+        let all = row.int64_if_any(ALL)?.unwrap_or(times);
+        Ok(Counted { code: row.int32("code")?, times, all })
+    }
+
+    pub(super) fn decode(row: &[u8]) -> std::result::Result<Counted, StoreError> {
+        Counted::read(Fields::of(row, "the count of a fault")?)
+    }
+
+    fn encode(self) -> Document {
+        doc! {"code": self.code, "times": self.times, ALL: self.all}
+    }
+}
+
+/// All that is counted, by name. What cannot be read is counted anew: the record is tried some rounds longer.
+fn counted(tx: &Tx<'_>) -> std::result::Result<Document, StoreError> {
+    let row = tx.meta(META_FAULTS).map(Option::unwrap_or_default);
+    or_anew(row, Document::new)
+}
+
 fn forget(tx: &mut Tx<'_>, name: &str) -> std::result::Result<(), StoreError> {
-    let mut faults = tx.meta(META_FAULTS)?.unwrap_or_default();
+    let mut faults = counted(tx)?;
     match faults.remove(name) {
         Some(_) => tx.set_meta(META_FAULTS, (!faults.is_empty()).then_some(&faults)),
         None => Ok(()),
     }
+}
+
+fn in_row(row: &Bson) -> std::result::Result<Counted, StoreError> {
+    let Bson::Document(row) = row else {
+        return Err(StoreError::Damaged("the count of a fault is no document".to_owned()));
+    };
+    let row = row.to_vec().map_err(|_| StoreError::Damaged("the count of a fault".to_owned()))?;
+    Counted::decode(&row)
 }
 
 /// Counts an error about `name`. Once it was one too many in a row, returns what to say, and forgets it.
@@ -197,15 +239,16 @@ pub(super) fn count(
     name: &str,
     code: i32,
 ) -> std::result::Result<Option<String>, StoreError> {
-    let mut faults = tx.meta(META_FAULTS)?.unwrap_or_default();
-    let known = faults.get_document(name).ok();
-    let known_count = |field: &str| known.and_then(|known| known.get_i64(field).ok()).unwrap_or_default();
-    let is_same = known.is_some_and(|known| known.get_i32("code").is_ok_and(|known| known == code));
-    let times = 1 + if is_same { known_count("times") } else { 0 };
-    let all = 1 + known_count(ALL).max(known_count("times"));
+    let mut faults = counted(tx)?;
+    let known = match faults.get(name) {
+        Some(row) => or_anew(in_row(row), Counted::default)?,
+        None => Counted::default(),
+    };
+    let times = 1 + if known.code == code { known.times } else { 0 };
+    let all = 1 + known.all.max(known.times);
     if times < FAULTS_MAX && all < VARIED_FAULTS_MAX {
         if faults.len() < FAULTS_COUNTED_MAX || faults.contains_key(name) {
-            faults.insert(name, doc! {"code": code, "times": times, ALL: all});
+            faults.insert(name, Counted { code, times, all }.encode());
             tx.set_meta(META_FAULTS, Some(&faults))?;
         }
         return Ok(None);

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::conflicts::Decision;
 use super::identity_answers::question_of;
 use crate::central::ConflictAnswer;
-use crate::domain::value::same_option;
+use crate::domain::value::{has_dollar_name, same_option};
 use crate::store::{Conflict, ConflictStatus, Note, StoreError, stands_name};
 
 /// `status` of a row that is to be open again.
@@ -24,6 +24,8 @@ const FROM_CENTRE: (&str, &str) = ("centre (", ")");
 const ROW_VALUE_BYTES_MAX: usize = 256 * 1024;
 /// The field of a row that names those of its values that stayed on the node.
 pub(super) const CLIPPED: &str = "truncated";
+/// The field of a row that has what was decided before, and was not carried out.
+const NOTES: &str = "notes";
 /// Bytes of a BSON document with one field without a name, before and after the value.
 const WRAPPER_BYTES: (usize, usize) = (6, 1);
 /// Fields of a row that a node compares before it answers.
@@ -94,7 +96,7 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
     }
     if !conflict.notes.is_empty() {
         row.insert(
-            "notes",
+            NOTES,
             conflict.notes.iter().map(|note| note_row(conflict, note, node)).collect::<Vec<_>>(),
         );
     }
@@ -119,6 +121,11 @@ pub(super) fn is_marker(value: &Bson) -> bool {
     marker.is_some_and(|marker| marker.contains_key("sha256") && marker.contains_key("node"))
 }
 
+fn marker_of(value: &Bson, node: &str) -> Document {
+    let wrapper = doc! {"": value.clone()};
+    marker(&wrapper.to_vec().unwrap_or_default(), wrapper.get(""), node)
+}
+
 /// What is said in the place of a value that stays on the node; `wrapper` is the BSON document that holds it in a
 /// field without a name.
 fn marker(wrapper: &[u8], value: Option<&Bson>, node: &str) -> Document {
@@ -136,13 +143,49 @@ fn marker(wrapper: &[u8], value: Option<&Bson>, node: &str) -> Document {
     }
 }
 
+/// The row without values under names that begin with `$`, which servers before MongoDB 5.0 take in no update: they stay on
+/// the node. Nothing if there are none.
+pub(super) fn without_dollar_names(row: &Document) -> Option<Document> {
+    if !has_dollar_name(row) {
+        return None;
+    }
+    let node = row.get_str("node").unwrap_or_default();
+    let is_kept = |value: &Bson| !has_dollar_name(&doc! {"": value.clone()});
+    let marked = |value: &Bson| Bson::Document(doc! {"truncated": marker_of(value, node)});
+    let mut shorter = row.clone();
+    let mut left_out: Vec<Bson> = Vec::new();
+    for (name, value) in row {
+        match value {
+            value if is_kept(value) => {}
+            Bson::Array(notes) if name == NOTES => {
+                let notes = notes.iter().map(|note| match note {
+                    Bson::Document(note) => {
+                        let fields = note.iter().map(|(name, value)| match is_kept(value) {
+                            true => (name.clone(), value.clone()),
+                            false => (name.clone(), marked(value)),
+                        });
+                        Bson::Document(fields.collect())
+                    }
+                    other => other.clone(),
+                });
+                shorter.insert(NOTES, notes.collect::<Vec<_>>());
+            }
+            value => {
+                shorter.insert(name, marked(value));
+                left_out.push(name.as_str().into());
+            }
+        }
+    }
+    let before = row.get_array(CLIPPED).map_or(&[][..], Vec::as_slice);
+    shorter.insert(CLIPPED, [before, &left_out].concat());
+    Some(shorter)
+}
+
 /// The row of `edge_trash` without the body, which stays on the node.
 pub(super) fn without_body(row: &Document, node: &str) -> Document {
     let mut row = row.clone();
     if let Some(body) = row.remove("document") {
-        let wrapper = doc! {"": body};
-        let bytes = wrapper.to_vec().unwrap_or_default();
-        row.insert("truncated", marker(&bytes, wrapper.get(""), node));
+        row.insert("truncated", marker_of(&body, node));
     }
     row
 }
@@ -360,6 +403,25 @@ impl<'a> Written<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_under_names_that_begin_with_a_dollar_sign_stay_on_the_node() {
+        let odd = doc! {"a": [{"$x": 1}]};
+        let row = doc! {
+            "_id": "c", "node": "n1", "base": 1, "local": odd.clone(), "central": "theirs", "truncated": ["base"],
+            "notes": [{"reason": "r", "value": odd.clone()}, {"reason": "s", "value": 2}],
+        };
+        let marked = Bson::Document(doc! {"truncated": marker_of(&odd.clone().into(), "n1")});
+        assert!(is_marker(&marked));
+        let expected = doc! {
+            "_id": "c", "node": "n1", "base": 1, "local": marked.clone(), "central": "theirs",
+            "truncated": ["base", "local"],
+            "notes": [{"reason": "r", "value": marked}, {"reason": "s", "value": 2}],
+        };
+        let shorter = without_dollar_names(&row).unwrap();
+        assert!(crate::domain::value::same_document(&shorter, &expected), "{shorter}");
+        assert_eq!(without_dollar_names(&shorter), None, "nothing more to leave out");
+    }
 
     #[test]
     fn a_decider_of_a_row_is_never_an_actor_of_this_node() {

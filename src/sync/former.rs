@@ -12,11 +12,13 @@ use bson::{Bson, Document, doc};
 
 use super::conflict_rows::{CLIPPED, is_marker};
 use super::conflicts::close_moot;
+use super::kept_rows::or_anew;
+use super::lease;
 use super::round::{Round, RoundError};
 use crate::central::Central;
 use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Published, StoreError, Subject, Tx, stands_name};
+use crate::store::{Fields, Published, Snapshot, StoreError, Subject, Tx, stands_name};
 
 /// The names whose rows are to be taken over, and the id of the row that was looked at last.
 const META_TAKE_OVER: &str = "conflicts_to_take_over";
@@ -27,18 +29,64 @@ const LEFT_OUT: &str = "left_out";
 /// All rows were looked at; how many rows here were damaged then.
 const DAMAGED: &str = "damaged";
 
-/// The node goes on under another name: the rows of these former ones are to be taken over.
-pub(super) fn begin(tx: &mut Tx<'_>, former: &[String]) -> Result<(), StoreError> {
-    let mut names = tx.meta(META_TAKE_OVER)?.as_ref().map(names_in).unwrap_or_default();
-    names.extend(former.iter().cloned());
-    names.sort();
-    names.dedup();
-    tx.set_meta(META_TAKE_OVER, Some(&doc! {NODES: names}))
+/// Rows to be taken over, and how far that has come.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(super) struct TakeOver {
+    nodes: Vec<String>,
+    after: Option<String>,
+    left_out: i64,
+    damaged: Option<i64>,
 }
 
-fn names_in(row: &Document) -> Vec<String> {
-    let names = row.get_array(NODES).into_iter().flatten().filter_map(Bson::as_str);
-    names.map(str::to_owned).collect()
+impl TakeOver {
+    pub(super) fn decode(row: &[u8]) -> Result<TakeOver, StoreError> {
+        let row = Fields::of(row, "the conflicts of a former name")?;
+        Ok(TakeOver {
+            nodes: row.texts(NODES)?,
+            after: row.text_if_any(AFTER)?.map(str::to_owned),
+            left_out: row.int64_if_any(LEFT_OUT)?.unwrap_or(0),
+            damaged: row.int64_if_any(DAMAGED)?,
+        })
+    }
+
+    /// From the beginning, under all names that the node has had, if the row cannot be read: what was taken over already
+    /// is known then.
+    fn in_row(
+        row: Option<Vec<u8>>,
+        former: impl FnOnce() -> Result<Vec<String>, StoreError>,
+    ) -> Result<Option<TakeOver>, StoreError> {
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        match or_anew(TakeOver::decode(&row).map(Some), || None)? {
+            Some(known) => Ok(Some(known)),
+            None => Ok(Some(TakeOver { nodes: former()?, ..TakeOver::default() })),
+        }
+    }
+
+    pub(super) fn known(snapshot: &Snapshot) -> Result<Option<TakeOver>, StoreError> {
+        TakeOver::in_row(snapshot.meta_row(META_TAKE_OVER)?, || lease::former(snapshot))
+    }
+
+    fn known_in(tx: &Tx<'_>) -> Result<Option<TakeOver>, StoreError> {
+        TakeOver::in_row(tx.meta_row(META_TAKE_OVER)?, || lease::former_in(tx))
+    }
+
+    fn encode(&self) -> Document {
+        let mut row = doc! {NODES: &self.nodes, LEFT_OUT: self.left_out};
+        row.extend(self.after.clone().map(|after| (AFTER.to_owned(), after.into())));
+        row.extend(self.damaged.map(|damaged| (DAMAGED.to_owned(), damaged.into())));
+        row
+    }
+}
+
+/// The node goes on under another name: the rows of these former ones are to be taken over.
+pub(super) fn begin(tx: &mut Tx<'_>, former: &[String]) -> Result<(), StoreError> {
+    let mut nodes = TakeOver::known_in(tx)?.map(|known| known.nodes).unwrap_or_default();
+    nodes.extend(former.iter().cloned());
+    nodes.sort();
+    nodes.dedup();
+    tx.set_meta(META_TAKE_OVER, Some(&TakeOver { nodes, ..TakeOver::default() }.encode()))
 }
 
 impl Round<'_> {
@@ -48,19 +96,17 @@ impl Round<'_> {
             return Ok(());
         }
         let mut is_begun = false;
-        while let Some(mut todo) = self.store.read()?.meta(META_TAKE_OVER)? {
-            let names = names_in(&todo);
-            if let Ok(damaged) = todo.get_i64(DAMAGED) {
+        while let Some(mut todo) = TakeOver::known(&*self.store.read()?)? {
+            if let Some(damaged) = todo.damaged {
                 // All were read, and some wait. They are read once more when a row was healed or set aside.
                 if is_begun || self.damaged_count() >= damaged {
-                    self.note_left_out(todo.get_i64(LEFT_OUT).unwrap_or_default());
+                    self.note_left_out(todo.left_out);
                     return Ok(());
                 }
-                todo = doc! {NODES: names.clone()};
+                todo = TakeOver { nodes: todo.nodes, ..TakeOver::default() };
             }
             is_begun = true;
-            let before = todo.get_i64(LEFT_OUT).unwrap_or_default();
-            let found = central.waiting_conflicts(&names, todo.get_str(AFTER).ok()).await?;
+            let found = central.waiting_conflicts(&todo.nodes, todo.after.as_deref()).await?;
             if !found.unreadable.is_empty() {
                 let ids = found.unreadable.join(", ");
                 tracing::warn!(%ids, "conflicts of a former name cannot be read");
@@ -71,7 +117,7 @@ impl Round<'_> {
             let (taken, is_waiting) = self
                 .store
                 .transact(move |tx| -> Result<(u64, bool), StoreError> {
-                    let (mut taken, mut left_out) = (0, before);
+                    let (mut taken, mut left_out) = (0, todo.left_out);
                     for row in &found.rows {
                         let id = row.get_str("_id").unwrap_or_default();
                         // Its value may be nowhere but in the row: it is not passed over for good.
@@ -80,11 +126,12 @@ impl Round<'_> {
                             None => left_out += 1,
                         }
                     }
-                    let mut rest = doc! {NODES: names.clone(), LEFT_OUT: left_out};
+                    let mut rest = TakeOver { nodes: todo.nodes.clone(), left_out, ..TakeOver::default() };
                     match &found.next {
-                        Some(after) => drop(rest.insert(AFTER, after)),
-                        None => drop(rest.insert(DAMAGED, i64::MAX)),
+                        Some(after) => rest.after = Some(after.clone()),
+                        None => rest.damaged = Some(i64::MAX),
                     }
+                    let rest = rest.encode();
                     let is_over = found.next.is_none() && left_out == 0;
                     tx.set_meta(META_TAKE_OVER, Some(&rest).filter(|_| !is_over))?;
                     Ok((taken, found.next.is_none() && !is_over))
@@ -95,9 +142,9 @@ impl Round<'_> {
                 let damaged = self.damaged_count();
                 self.store
                     .transact(move |tx| -> Result<(), StoreError> {
-                        let mut row = tx.meta(META_TAKE_OVER)?.unwrap_or_default();
-                        row.insert(DAMAGED, damaged);
-                        tx.set_meta(META_TAKE_OVER, Some(&row))
+                        let mut waiting = TakeOver::known_in(tx)?.unwrap_or_default();
+                        waiting.damaged = Some(damaged);
+                        tx.set_meta(META_TAKE_OVER, Some(&waiting.encode()))
                     })
                     .await?;
             }

@@ -7,7 +7,7 @@
 //! A node that has sent or taken anything takes one more lease at the end of its work: the seal. A centre that holds
 //! the seal holds everything before it. One that holds an older lease was set back to a copy, whenever that was made.
 
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 
 use super::kept_rows::or_anew;
 use super::round::RoundError;
@@ -131,17 +131,32 @@ const FORMER_MAX: usize = 16;
 
 /// Whether the node has had this id at the centre, see [`META_FORMER`].
 pub(super) fn was_called(tx: &Tx<'_>, node: &str) -> Result<bool, StoreError> {
-    let row = tx.meta(META_FORMER)?;
-    let ids = row.iter().filter_map(|row| row.get_array("ids").ok()).flatten();
-    Ok(ids.filter_map(Bson::as_str).any(|id| id == node))
+    Ok(former_in(tx)?.iter().any(|id| id == node))
+}
+
+pub(super) fn former_in(tx: &Tx<'_>) -> Result<Vec<String>, StoreError> {
+    former_of(tx.meta_row(META_FORMER)?)
+}
+
+/// The ids that the node has had, as far as they are remembered.
+pub(super) fn former(snapshot: &Snapshot) -> Result<Vec<String>, StoreError> {
+    former_of(snapshot.meta_row(META_FORMER)?)
+}
+
+/// None if the row cannot be read: rows of former ids count as those of others then, and nothing is answered in them.
+fn former_of(row: Option<Vec<u8>>) -> Result<Vec<String>, StoreError> {
+    row.map_or(Ok(Vec::new()), |row| or_anew(decode_former(&row), Vec::new))
+}
+
+pub(super) fn decode_former(row: &[u8]) -> Result<Vec<String>, StoreError> {
+    Fields::of(row, "the former ids of the node")?.texts("ids")
 }
 
 /// The node is about to get another id; it has had these, its last one at the end.
 fn note_former(tx: &mut Tx<'_>, former: &[String]) -> Result<(), StoreError> {
-    let mut ids =
-        tx.meta(META_FORMER)?.and_then(|row| row.get_array("ids").ok().cloned()).unwrap_or_default();
-    ids.retain(|id| id.as_str().is_none_or(|id| !former.iter().any(|former| former == id)));
-    ids.extend(former.iter().map(|id| Bson::from(id.as_str())));
+    let mut ids = former_in(tx)?;
+    ids.retain(|id| !former.contains(id));
+    ids.extend(former.iter().cloned());
     let ids = ids.split_off(ids.len().saturating_sub(FORMER_MAX));
     tx.set_meta(META_FORMER, Some(&doc! {"ids": ids}))
 }

@@ -4,37 +4,42 @@
 
 use bson::doc;
 
+use super::kept_rows::or_anew;
 use super::left::Left;
 use super::{Outcome, Reconciler, Report, deletes, lock, restore, time_text};
 use crate::domain::access::Actor;
 use crate::domain::audit::What;
-use crate::store::{META_VERIFY_DUE, Snapshot, StoreError};
+use crate::store::{Fields, META_VERIFY_DUE, Snapshot, StoreError};
 
 /// Who paused the reconciliation, and when.
 const META_PAUSED: &str = "paused";
 
 /// That no round is to run.
 pub(super) struct Pause {
-    since_ms: i64,
-    by: String,
+    /// Who said so, and when; nothing if the row cannot be read, which is no reason to go on.
+    said: Option<(String, i64)>,
 }
 
 impl Pause {
     /// The pause in force.
     pub(super) fn of(snapshot: &Snapshot) -> Result<Option<Pause>, StoreError> {
-        let row = snapshot.meta(META_PAUSED)?;
-        Ok(row.map(|row| Pause {
-            since_ms: row.get_i64("at").unwrap_or_default(),
-            by: row.get_str("by").unwrap_or_default().to_owned(),
-        }))
+        let row = snapshot.meta_row(META_PAUSED)?;
+        row.map(|row| or_anew(Pause::decode(&row), || Pause { said: None })).transpose()
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Pause, StoreError> {
+        let row = Fields::of(row, "the pause")?;
+        Ok(Pause { said: Some((row.text("by")?.to_owned(), row.int64("at")?)) })
     }
 
     pub(super) fn words(&self) -> String {
-        format!(
-            "Synchronization was paused by {} at {}. Everything is kept here and is sent once it is resumed.",
-            self.by,
-            time_text(self.since_ms)
-        )
+        const KEPT: &str = "Everything is kept here and is sent once it is resumed.";
+        match &self.said {
+            Some((by, since_ms)) => {
+                format!("Synchronization was paused by {by} at {}. {KEPT}", time_text(*since_ms))
+            }
+            None => format!("Synchronization was paused; by whom and when cannot be read. {KEPT}"),
+        }
     }
 
     /// What a round that is asked for meanwhile comes to.
@@ -51,7 +56,7 @@ impl Reconciler {
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 // Whoever paused first stays named.
-                if tx.meta(META_PAUSED)?.is_none() {
+                if tx.meta_row(META_PAUSED)?.is_none() {
                     tx.set_meta(META_PAUSED, Some(&doc! {"at": tx.now_ms(), "by": &by}))?;
                     tx.audit_asked(What::Pause, |event| event)?;
                 }
@@ -74,7 +79,7 @@ impl Reconciler {
     pub async fn resume(&self) -> Result<(), StoreError> {
         self.store
             .transact(|tx| -> Result<(), StoreError> {
-                match tx.meta(META_PAUSED)? {
+                match tx.meta_row(META_PAUSED)? {
                     Some(_) => {
                         tx.set_meta(META_PAUSED, None)?;
                         tx.audit_asked(What::Resume, |event| event)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bson::{Bson, Document};
 
-use super::conflict_rows::{Written, central_row, reopened_row};
+use super::conflict_rows::{Written, central_row, reopened_row, without_dollar_names};
 use super::conflicts::{
     Decision, GONE_SINCE, GONE_WITH_FIELD, NOT_HERE, ResolveError, audit_decision, check_person_may_go,
     current_value, decided, is_for_what_stands, is_out_of_reach, refusal_of_owner,
@@ -20,7 +20,7 @@ use super::conflicts::{
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
 use super::{lease, made_again, step, undecided};
-use crate::central::{Central, CentralError, ConflictAnswer, Resolutions};
+use crate::central::{Central, CentralError, ConflictAnswer, DOLLAR_NAME_CODE, Resolutions};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::record::Kind;
@@ -204,7 +204,7 @@ async fn send_rows(
         Err(error) if is_of_row(&error) => {
             tracing::warn!(%error, "some conflicts are not accepted by the centre and stay here");
             for row in &rows {
-                match central.publish_conflicts(std::slice::from_ref(row)).await {
+                match publish_alone(central, row).await {
                     Err(error) if is_of_row(&error) => {
                         why.get_or_insert(error);
                         refused.insert(row.get_str("_id").unwrap_or_default().to_owned());
@@ -216,6 +216,16 @@ async fn send_rows(
         result => result?,
     }
     Ok(refused)
+}
+
+/// Without the values that a server cannot take because of their names, if it says so.
+async fn publish_alone(central: &mut dyn Central, row: &Document) -> Result<(), CentralError> {
+    let answer = central.publish_conflicts(std::slice::from_ref(row)).await;
+    let is_about_names = answer.as_ref().is_err_and(|error| error.code() == Some(DOLLAR_NAME_CODE));
+    match is_about_names.then(|| without_dollar_names(row)).flatten() {
+        Some(row) => central.publish_conflicts(&[row]).await,
+        None => answer,
+    }
 }
 
 /// Whether it may be due to a row, so that others are sent without it.

@@ -14,11 +14,12 @@ use thalamus_edge::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use thalamus_edge::central::mongo::MongoHub;
 use thalamus_edge::central::{Central, CentreAddress, Hub};
 use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::value::has_dollar_name;
 
 use crate::contract::Behind;
 use crate::contract::content::ContentBehind;
 pub(crate) use crate::contract::{insert, person, set};
-use crate::support::mongo::{MongoServer, unique_database};
+use crate::support::mongo::{MongoServer, takes_dollar_names, unique_database};
 
 /// A database of the test's own, by the driver alone.
 pub(crate) struct Ground {
@@ -87,8 +88,14 @@ impl Behind for Ground {
 
     async fn set_row(&self, collection: &str, row: Document) {
         let rows = self.database.collection::<Document>(collection);
-        let id = row.get("_id").cloned();
-        let replacing = rows.replace_one(doc! {"_id": id}, row).upsert(true);
+        let id = doc! {"_id": row.get("_id").cloned()};
+        if has_dollar_name(&row) {
+            // MongoDB before 5.0 takes such names in an insert only.
+            rows.delete_one(id).await.expect("a delete");
+            rows.insert_one(row).await.expect("an insert");
+            return;
+        }
+        let replacing = rows.replace_one(id, row).upsert(true);
         replacing.await.expect("a replace");
     }
 
@@ -131,9 +138,7 @@ impl Behind for Ground {
     }
 
     async fn takes_dollar_names(&self) -> bool {
-        let scratch = self.database.collection::<Document>("scratch");
-        let inserted = scratch.insert_one(doc! {"_id": unique_database(), "$x": 1}).await;
-        inserted.is_ok()
+        takes_dollar_names(&self.database).await
     }
 }
 

@@ -8,21 +8,21 @@ use rcgen::generate_simple_self_signed;
 use super::*;
 use crate::support::mongo::{MongoServer, Setup};
 
-const DATABASE: &str = "federation";
+pub(super) const DATABASE: &str = "federation";
 /// The tests do not wait for a primary that never comes.
 const SOON: &str = "serverSelectionTimeoutMS=500&connectTimeoutMS=5000";
 
-fn on_runtime<T>(job: impl Future<Output = T>) -> T {
+pub(super) fn on_runtime<T>(job: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(job)
 }
 
-fn clinic_of(uri: &str) -> Clinic {
+pub(super) fn clinic_of(uri: &str) -> Clinic {
     let separator = if uri.contains('?') { "&" } else { "/?" };
     Clinic::new().with("CENTRAL__URI", &format!("{uri}{separator}{SOON}")).with("CENTRAL__DATABASE", DATABASE)
 }
 
 /// What `sync now`, `sync status` and `doctor` say, which has to be the same.
-fn stops_at(uri: &str, stage: &str, member: &str, words: &str) {
+pub(super) fn stops_at(uri: &str, stage: &str, member: &str, words: &str) {
     let clinic = clinic_of(uri);
     clinic.make_store();
     let ran = clinic.run(&["sync", "now", "--json"]);
@@ -49,7 +49,7 @@ fn stops_at(uri: &str, stage: &str, member: &str, words: &str) {
     }
 }
 
-fn closed_port() -> u16 {
+pub(super) fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -68,12 +68,15 @@ fn listening(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
 }
 
 /// A server that says this of itself, and nothing else to anybody.
-fn saying(hello: impl Fn(u16) -> Document + Send + Sync + 'static) -> u16 {
+pub(super) fn saying(hello: impl Fn(u16) -> Document + Send + Sync + 'static) -> u16 {
     answering(hello, |_| true)
 }
 
 /// The same; it answers these messages only.
-fn answering(hello: impl Fn(u16) -> Document + Send + Sync + 'static, is_answered: fn(&[u8]) -> bool) -> u16 {
+pub(super) fn answering(
+    hello: impl Fn(u16) -> Document + Send + Sync + 'static,
+    is_answered: fn(&[u8]) -> bool,
+) -> u16 {
     listening(move |mut stream| {
         let port = stream.local_addr().unwrap().port();
         let mut header = [0; 16];
@@ -223,18 +226,6 @@ fn a_silent_port_is_given_up_after_one_limit() {
 }
 
 #[test]
-fn the_log_says_it_too() {
-    let port = closed_port();
-    let clinic = clinic_of(&format!("mongodb://north-clinic:hunter2@127.0.0.1:{port}"));
-    let node = clinic.serve(&[]);
-    clinic.run(&["sync", "now"]).ends(4).says("(connection)");
-    node.wait_for_log(&format!("(connection) nobody listens at 127.0.0.1:{port}"));
-    node.wait_for_log(&format!("member=\"127.0.0.1:{port}\""));
-    assert!(!node.log().contains("hunter2"), "{}", node.log());
-    node.stop();
-}
-
-#[test]
 fn what_is_no_member_to_write_to_is_told() {
     let web = listening(|mut stream| {
         let _ = stream.read(&mut [0; 100]);
@@ -265,7 +256,27 @@ fn what_is_no_member_to_write_to_is_told() {
     let words = "the replica set calls one of its members db-internal.invalid:27017";
     stops_at(&format!("mongodb://127.0.0.1:{named}"), "name", "db-internal.invalid:27017", words);
     let other = format!("mongodb://127.0.0.1:{named}/?replicaSet=rs1");
-    stops_at(&other, "name", "db-internal.invalid:27017", words);
+    let words = "belongs to the replica set \"rs0\" and not to \"rs1\"";
+    stops_at(&other, "address", &format!("127.0.0.1:{named}"), words);
+}
+
+/// A user who may read everything and write nothing, `north-clinic` with the password `right`.
+pub(super) async fn make_reader(uri: &str) {
+    let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+    let admin = client.database("admin");
+    let reading = doc! {
+        "createRole": "reader", "roles": [],
+        "privileges": [{
+            "resource": {"db": DATABASE, "collection": ""}, "actions": ["find", "changeStream", "listCollections"],
+        }],
+        "writeConcern": {"w": "majority", "j": true},
+    };
+    admin.run_command(reading).await.unwrap();
+    let user = doc! {
+        "createUser": "north-clinic", "pwd": "right", "roles": ["reader"],
+        "writeConcern": {"w": "majority", "j": true},
+    };
+    admin.run_command(user).await.unwrap();
 }
 
 #[test]
@@ -287,26 +298,10 @@ fn certificates_logins_and_privileges_are_told_apart() {
     let wrong = file("wrong.pem", other.cert.pem());
     let empty = file("empty.pem", String::new());
     let server = on_runtime(MongoServer::start_own(setup));
-    let member = format!("127.0.0.1:{}", server.port());
+    let member = format!("127.0.0.1:{}", server.public_port());
     let uri = |user: &str, options: &str| format!("mongodb://{user}{member}/?authSource=admin&{options}");
     let trusted = format!("tls=true&tlsCAFile={right}");
-    on_runtime(async {
-        let client = mongodb::Client::with_uri_str(uri("administrator:of-users@", &trusted)).await.unwrap();
-        let admin = client.database("admin");
-        let reading = doc! {
-            "createRole": "reader", "roles": [],
-            "privileges": [{
-                "resource": {"db": DATABASE, "collection": ""}, "actions": ["find", "changeStream", "listCollections"],
-            }],
-            "writeConcern": {"w": "majority", "j": true},
-        };
-        admin.run_command(reading).await.unwrap();
-        let user = doc! {
-            "createUser": "north-clinic", "pwd": "right", "roles": ["reader"],
-            "writeConcern": {"w": "majority", "j": true},
-        };
-        admin.run_command(user).await.unwrap();
-    });
+    on_runtime(make_reader(&uri("administrator:of-users@", &trusted)));
     let unknown = "signed by an authority that this node does not trust";
     stops_at(&uri("north-clinic:right@", &format!("tls=true&tlsCAFile={wrong}")), "TLS", &member, unknown);
     stops_at(&uri("north-clinic:right@", "tls=true"), "TLS", &member, unknown);
@@ -322,7 +317,7 @@ fn certificates_logins_and_privileges_are_told_apart() {
     drop(server);
 
     let plain = on_runtime(MongoServer::start_own(Setup::default()));
-    let member = format!("127.0.0.1:{}", plain.port());
+    let member = format!("127.0.0.1:{}", plain.public_port());
     stops_at(
         &format!("mongodb://{member}/?tls=true&tlsCAFile={right}"),
         "TLS",
@@ -334,7 +329,7 @@ fn certificates_logins_and_privileges_are_told_apart() {
 #[test]
 fn a_centre_that_works_is_said_to_and_what_may_not_tomorrow() {
     let server = on_runtime(MongoServer::start_own(Setup::default()));
-    let member = format!("127.0.0.1:{}", server.port());
+    let member = format!("127.0.0.1:{}", server.public_port());
     let clinic = clinic_of(&format!("mongodb://no-such-member.invalid:1,{member}"));
     clinic.make_store();
     clinic.run(&["sync", "now"]).ends(0).says("complete");
@@ -357,7 +352,7 @@ fn a_centre_that_works_is_said_to_and_what_may_not_tomorrow() {
 #[test]
 fn two_nodes_under_one_name_are_told_so_at_both_ends() {
     let server = on_runtime(MongoServer::start_own(Setup::default()));
-    let uri = format!("mongodb://127.0.0.1:{}", server.port());
+    let uri = format!("mongodb://127.0.0.1:{}", server.public_port());
     let (first, second) = (clinic_of(&uri), clinic_of(&uri));
     for clinic in [&first, &second] {
         clinic.make_store();
@@ -383,20 +378,4 @@ fn two_nodes_under_one_name_are_told_so_at_both_ends() {
     silent(&second.run(&["sync", "now"]).ends(0).out);
     silent(&first.run(&["sync", "now"]).ends(0).out);
     silent(&first.run(&["sync", "status"]).ends(0).out);
-}
-
-#[test]
-fn setup_tries_the_centre_before_anybody_relies_on_it() {
-    let server = on_runtime(MongoServer::start_own(Setup::default()));
-    let clinic = Clinic::new();
-    let site = clinic.path("site.toml");
-    let config = clinic.path("config.toml");
-    for (uri, words) in [
-        (format!("mongodb://127.0.0.1:{}", server.port()), "is reached".to_owned()),
-        (format!("mongodb://127.0.0.1:{}", closed_port()), "(connection) nobody listens at".to_owned()),
-    ] {
-        fs::write(&site, format!("[central]\nuri = {uri:?}\n")).unwrap();
-        let args = ["setup", "--from", site.to_str().unwrap(), "--yes", "--config", config.to_str().unwrap()];
-        clinic.run(&args).ends(0).says(&words);
-    }
 }

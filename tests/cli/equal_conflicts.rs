@@ -24,7 +24,7 @@ impl Centre {
 
     fn clinic(&self) -> Clinic {
         Clinic::new()
-            .with("CENTRAL__URI", &format!("mongodb://127.0.0.1:{}", self.server.port()))
+            .with("CENTRAL__URI", &format!("mongodb://127.0.0.1:{}", self.server.public_port()))
             .with("CENTRAL__DATABASE", DATABASE)
     }
 

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -82,13 +82,14 @@ impl MongoServer {
             setup,
         };
         if let (Some((certificate, key)), false) = (&own.setup.tls, own.has_tls()) {
-            own.front = Some(TlsFront::start(own.port, certificate, key).await);
+            own.front = Some(TlsFront::start(own.port, certificate, key));
         }
         if own.setup.user.is_some() {
             own.create_user().await;
         }
         own.launch(&own.arguments(true)).await;
         own.await_primary(own.setup.user.is_none()).await;
+        own.require_tls(true);
         let uri = own.uri();
         Self { uri, own: Some(own) }
     }
@@ -98,9 +99,14 @@ impl MongoServer {
         &self.uri
     }
 
-    /// The port of a server of the test's own.
+    /// The port of a server of the test's own, for what stands in front of it. It speaks no TLS where the build has none.
     pub(crate) fn port(&self) -> u16 {
-        self.own.as_ref().expect("a server of the test's own: use start_own").port
+        self.own().port
+    }
+
+    /// The port by which everybody knows a server of the test's own, with TLS if it was set up so.
+    pub(crate) fn public_port(&self) -> u16 {
+        self.own().public_port()
     }
 
     pub(crate) fn is_secantus(&self) -> bool {
@@ -116,8 +122,10 @@ impl MongoServer {
     pub(crate) async fn restart(&mut self) {
         let own = self.own_mut();
         own.end();
+        own.require_tls(false);
         own.launch(&own.arguments(true)).await;
         own.await_primary(false).await;
+        own.require_tls(true);
     }
 
     /// Stops the server from running while its connections stay open.
@@ -127,6 +135,10 @@ impl MongoServer {
 
     pub(crate) fn resume(&mut self) {
         self.own_mut().signal(Signal::CONT);
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().expect("a server of the test's own: use start_own")
     }
 
     fn own_mut(&mut self) -> &mut Own {
@@ -161,6 +173,12 @@ impl Own {
     /// The port by which everybody knows the server.
     fn public_port(&self) -> u16 {
         self.front.as_ref().map_or(self.port, |front| front.port)
+    }
+
+    fn require_tls(&self, is_strict: bool) {
+        if let Some(front) = &self.front {
+            front.is_strict.store(is_strict, Ordering::Relaxed);
+        }
     }
 
     /// The server itself, for setting it up.
@@ -369,14 +387,18 @@ fn durable(uri: &str) -> String {
     }
 }
 
-/// Ends TLS in front of a server that has none. What is no TLS is passed on too: a member of a replica set looks for
-/// itself under the name that the set has for it.
+/// Ends TLS in front of a server that has none, on threads of its own: whoever started it may end their runtime.
+///
+/// While the server starts, what is no TLS is passed on too: a member of a replica set looks for itself under the name that
+/// the set has for it. Then it is refused, as by a server that requires TLS.
 struct TlsFront {
     port: u16,
+    is_strict: Arc<AtomicBool>,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl TlsFront {
-    async fn start(server: u16, certificate: &str, key: &str) -> TlsFront {
+    fn start(server: u16, certificate: &str, key: &str) -> TlsFront {
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -387,16 +409,22 @@ impl TlsFront {
             .with_single_cert(chain, key)
             .expect("a certificate with its key");
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        tokio::spawn(async move {
+        listener.set_nonblocking(true).expect("a port that nobody waits for");
+        let mut building = tokio::runtime::Builder::new_multi_thread();
+        let runtime = building.worker_threads(1).enable_all().build().expect("a runtime");
+        let is_strict = Arc::new(AtomicBool::new(false));
+        let refuses = Arc::clone(&is_strict);
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("the port");
             while let Ok((client, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let (acceptor, refuses) = (acceptor.clone(), Arc::clone(&refuses));
                 tokio::spawn(async move {
                     let mut server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await?;
                     let (mut client, mut first) = (client, [0]);
                     client.peek(&mut first).await?;
-                    if first[0] != TLS_HANDSHAKE {
+                    if first[0] != TLS_HANDSHAKE && !refuses.load(Ordering::Relaxed) {
                         return tokio::io::copy_bidirectional(&mut client, &mut server).await;
                     }
                     let mut client = acceptor.accept(client).await?;
@@ -404,7 +432,16 @@ impl TlsFront {
                 });
             }
         });
-        TlsFront { port }
+        TlsFront { port, is_strict, runtime: Some(runtime) }
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Nobody may wait for one within another.
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -431,6 +468,12 @@ fn program() -> Program {
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// Whether the server stores names that begin with `$`: MongoDB does since 5.0.
+pub(crate) async fn takes_dollar_names(database: &mongodb::Database) -> bool {
+    let scratch = database.collection::<bson::Document>("scratch");
+    scratch.insert_one(bson::doc! {"_id": unique_database(), "$x": 1}).await.is_ok()
 }
 
 /// A database name that no other test uses.

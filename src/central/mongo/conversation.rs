@@ -85,7 +85,8 @@ impl Central for MongoCentral {
 
     async fn archive(&mut self, rows: &[Document]) -> Result<()> {
         let answer = self.archive_rows(rows).await;
-        self.writing("update", TRASH_COLLECTION, answer)
+        let command = if self.replaces_dollar_names { "update" } else { "update or insert" };
+        self.writing(command, TRASH_COLLECTION, answer)
     }
 
     async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()> {
@@ -165,6 +166,7 @@ impl Central for MongoCentral {
             bulk_write: self.bulk_write,
             has_collations: self.has_collations,
             has_schemas: self.has_schemas,
+            replaces_dollar_names: self.replaces_dollar_names,
             has_content_indexes: self.has_content_indexes,
             scan: None,
             told: self.told.clone(),

@@ -6,7 +6,7 @@
 use bson::Bson;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE, Written};
+use crate::central::{Cause, CentralError, DOLLAR_NAME_CODE, DUPLICATE_KEY_CODE, Written};
 
 /// Interrupted, a cursor that is gone, a member that is not ready or a lock that is held, or overtaken by a time limit:
 /// later it may work.
@@ -50,6 +50,7 @@ const REFUSED_CODES: [i32; 5] = [11, 13, 18, 391, 8000];
 const OUT_OF_DISK_SPACE: i32 = 14_031;
 const USER_WRITES_BLOCKED: i32 = 371;
 const CURSOR_NOT_FOUND: i32 = 43;
+const BAD_VALUE: i32 = 2;
 const PATH_NOT_VIABLE: i32 = 28;
 const DUPLICATE_KEY_CODES: [i32; 3] = [DUPLICATE_KEY_CODE, 11_001, 12_582];
 
@@ -177,6 +178,9 @@ pub(super) fn of_write(code: i32, message: &str) -> Written {
         // In the way of others, of an operator, or of the whole centre: the next try is another one.
         _ if is_passing(code) => Written::Faulty { code },
         121 => refused("the centre's validation does not accept the record"),
+        _ if code == DOLLAR_NAME_CODE || code == BAD_VALUE && is_about_dollar_names(message) => refused(
+            "a name in the record begins with `$`, which the centre does not store (MongoDB before 5.0)",
+        ),
         10_334 | 17_419 | 17_420 => refused("the record would be larger than 16 MiB"),
         _ if NOT_SUPPORTED_CODES.contains(&code) => {
             refused("the centre does not support what is needed to compare the record")
@@ -186,6 +190,11 @@ pub(super) fn of_write(code: i32, message: &str) -> Written {
         }
         _ => Written::Faulty { code },
     }
+}
+
+/// What servers before 5.0 say of an insert, under a code that they have for much else.
+fn is_about_dollar_names(message: &str) -> bool {
+    message.contains("$ prefixed field names")
 }
 
 /// The code by which the answers to all statements of a call say that the centre takes no write now, or none of this node.
@@ -313,6 +322,20 @@ mod tests {
             let answer = of_write(11_000, &words);
             assert!(matches!(answer, Written::Refused { code: 11_000, .. }), "{words}: {answer:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_an_older_server_does_not_store_is_the_reason() {
+        let reason = |code, message| match of_write(code, message) {
+            Written::Refused { message, .. } => message,
+            other => panic!("{code}: {other:?}"),
+        };
+        let of_update = "The dollar ($) prefixed field '$x' in 'f.$x' is not valid for storage.";
+        let of_insert = "Document can't have $ prefixed field names: $x";
+        for (code, message) in [(52, of_update), (52, ""), (2, of_insert)] {
+            assert!(reason(code, message).contains("begins with `$`"), "{code}: {message}");
+        }
+        assert_eq!(reason(2, "something else"), "the centre does not accept the record");
     }
 
     #[test]

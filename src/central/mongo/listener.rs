@@ -74,7 +74,7 @@ pub(super) async fn spoken_at(host: &str, port: u16) -> Option<Protocol> {
 async fn spoken_beside(expected: Option<Protocol>, host: &str, port: u16) -> Option<Protocol> {
     let mongo = async {
         let stream = TcpStream::connect((host, port)).await.ok()?;
-        hello::exchange(stream).await.ok().map(|_| Protocol::Mongo)
+        hello::exchange(stream, false).await.ok().map(|_| Protocol::Mongo)
     };
     let tls = async { of_bytes(&answer_to(&first_of_tls(host)?, host, port).await?) };
     let http = async { of_bytes(&answer_to(HTTP_QUESTION, host, port).await?) };

@@ -23,6 +23,8 @@ mod read;
 mod rights;
 mod rows;
 mod tls;
+mod topology;
+mod trash_rows;
 mod write;
 
 use std::sync::atomic::Ordering;
@@ -212,6 +214,7 @@ impl Hub for MongoHub {
             bulk_write: self.bulk_write,
             has_collations: None,
             has_schemas: true,
+            replaces_dollar_names: true,
             has_content_indexes: false,
             scan: None,
             told: feed::Told::default(),
@@ -293,6 +296,8 @@ struct MongoCentral {
     has_collations: Option<bool>,
     /// Until the engine turns out not to know `$jsonSchema`.
     has_schemas: bool,
+    /// Until the server turns out to be older than 5.0, by a row with a name that begins with `$`.
+    replaces_dollar_names: bool,
     /// Whether this conversation has asked for the indexes of attachments.
     has_content_indexes: bool,
     scan: Option<read::Scan>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bson::doc;
 use futures_util::future::join_all;
 use mongodb::Client;
+use mongodb::error::ErrorKind;
 use mongodb::options::{ClientOptions, ServerAddress, Tls};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -17,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::hello::{self, Hello};
 use super::listener::{self, Protocol};
+use super::topology::{self, Asked};
 use super::{CONNECT_SECONDS_MAX, error, tls};
 use crate::central::survey::{Member, Stage, Trouble};
 use crate::central::{CentralError, CentreAddress};
@@ -51,8 +53,10 @@ pub(super) struct Primary {
     pub(super) is_direct: bool,
 }
 
+#[derive(Clone)]
 struct Tried {
     address: ServerAddress,
+    /// The greeting of a server that the driver keeps.
     found: Result<Hello, Trouble>,
     /// Named by the replica set, not by the connection string.
     is_told: bool,
@@ -86,16 +90,23 @@ pub(super) async fn way(address: &CentreAddress) -> Way {
     };
     let is_direct = options.direct_connection == Some(true);
     let seeds = options.hosts.clone();
+    let asked = Asked::new(&options, &address.uri);
     let mut tried = try_all(&seeds, false, &options).await;
+    drop_all(&mut tried, |member, hello| asked.drops(member, hello));
     if !is_direct {
         // What a replica set calls its members counts, and no other name.
         let answers = tried.iter().filter_map(|tried| tried.found.as_ref().ok());
-        let told: Vec<ServerAddress> = match answers.max_by_key(|hello| hello.is_writable()) {
-            Some(hello) if hello.set_name().is_some() => hello.hosts(),
-            _ => Vec::new(),
+        let (set, told) = match answers.max_by_key(|hello| hello.is_writable()) {
+            Some(hello) => (hello.set_name().map(str::to_owned), hello.hosts()),
+            None => (None, Vec::new()),
         };
+        let told = if set.is_some() { told } else { Vec::new() };
         let new: Vec<_> = told.iter().filter(|member| !seeds.contains(member)).cloned().collect();
         tried.extend(try_all(&new, true, &options).await);
+        if let Some(set) = set {
+            let members = tried.iter_mut().filter(|tried| told.contains(&tried.address));
+            drop_all(members, |member, hello| topology::drops_member(&set, member, hello));
+        }
         if !told.is_empty() {
             // The driver drops a seed that the set does not name.
             tried.retain(|tried| told.contains(&tried.address) || tried.found.is_err());
@@ -108,6 +119,20 @@ pub(super) async fn way(address: &CentreAddress) -> Way {
     let members = members.collect();
     let primary = primary(&tried, options, seeds.len());
     Way { members, primary }
+}
+
+/// Takes servers for found no more that the driver drops.
+fn drop_all<'t>(
+    tried: impl IntoIterator<Item = &'t mut Tried>,
+    drops: impl Fn(&str, &Hello) -> Option<Trouble>,
+) {
+    for one in tried {
+        if let Ok(hello) = &one.found
+            && let Some(trouble) = drops(&shown(&one.address), hello)
+        {
+            one.found = Err(trouble);
+        }
+    }
 }
 
 async fn parsed(address: &CentreAddress) -> Result<ClientOptions, Trouble> {
@@ -160,21 +185,10 @@ async fn try_all(addresses: &[ServerAddress], is_told: bool, options: &ClientOpt
 fn primary(tried: &[Tried], mut options: ClientOptions, seeds: usize) -> Result<Primary, Trouble> {
     let is_direct = options.direct_connection == Some(true);
     let answers = || tried.iter().filter_map(|tried| Some((tried, tried.found.as_ref().ok()?)));
-    if let Some(wanted) = &options.repl_set_name
-        && let Some((tried, hello)) = answers()
-            .find(|(_, hello)| !hello.is_router() && hello.set_name().is_some_and(|name| name != wanted))
-    {
-        let member = shown(&tried.address);
-        let reason = format!(
-            "{member} belongs to the replica set {:?} and not to {wanted:?}",
-            hello.set_name().unwrap_or_default()
-        );
-        return Err(at(Stage::Address, &member, reason, "correct replicaSet in the address"));
-    }
     if let Some((tried, hello)) = answers().find(|(_, hello)| hello.is_writable() || hello.is_router()) {
         let (hosts, is_standalone) = (hello.hosts().len(), hello.set_name().is_none() && !hello.is_router());
         options.hosts = vec![tried.address.clone()];
-        (options.direct_connection, options.repl_set_name) = (Some(true), None);
+        (options.direct_connection, options.repl_set_name) = (direct(&options), None);
         let limit = stage_limit(&options);
         (options.connect_timeout, options.server_selection_timeout) = (Some(limit), Some(limit));
         let name = shown(&tried.address);
@@ -205,7 +219,12 @@ fn primary(tried: &[Tried], mut options: ClientOptions, seeds: usize) -> Result<
     });
     let mut troubles: Vec<Trouble> = of_answers.collect();
     troubles.extend(tried.iter().filter_map(|tried| tried.found.as_ref().err().cloned()));
-    let Some(furthest) = troubles.iter().max_by_key(|trouble| trouble.stage).cloned() else {
+    // A server that answers and does not fit came further than one that does not answer, though the address is wrong.
+    let furthest = troubles.iter().max_by_key(|trouble| match trouble.stage {
+        Stage::Address => Stage::Version,
+        stage => stage,
+    });
+    let Some(furthest) = furthest.cloned() else {
         return Err(trouble(Stage::Address, "its address names no server", NETWORK));
     };
     let is_of_set = furthest.stage == Stage::Primary;
@@ -220,6 +239,11 @@ fn primary(tried: &[Tried], mut options: ClientOptions, seeds: usize) -> Result<
     Err(Trouble { reason, remedy, ..furthest })
 }
 
+/// To keep to one server; that of a load balancer is the only one anyway.
+fn direct(options: &ClientOptions) -> Option<bool> {
+    (options.load_balanced != Some(true)).then_some(true)
+}
+
 fn stage_limit(options: &ClientOptions) -> Duration {
     options.connect_timeout.unwrap_or(STAGE_LIMIT)
 }
@@ -227,6 +251,7 @@ fn stage_limit(options: &ClientOptions) -> Duration {
 /// One server: its name, the connection, TLS, the first answer, the version.
 async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hello, Trouble> {
     let (member, limit) = (shown(address), stage_limit(options));
+    let is_balanced = options.load_balanced == Some(true);
     let ServerAddress::Tcp { host, port } = address else {
         let hello = driven_hello(address, options).await;
         let hello =
@@ -241,17 +266,19 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
     };
     let hello = match tls {
         None => {
-            let greeting = hello::exchange(stream);
+            let greeting = hello::exchange(stream, is_balanced);
             match listener::unless_other(Protocol::Mongo, host, port, limit, greeting).await {
                 Ok(Some(Ok(hello))) => Hello(hello),
                 // Cut off, or answered with something else.
                 Ok(Some(Err(failure))) => {
                     let spoken = listener::spoken_at(host, port).await;
-                    let other = spoken.and_then(|spoken| not_mongo(&member, spoken));
-                    return Err(other.unwrap_or_else(|| no_hello(&member, &failure, false)));
+                    let other = spoken.and_then(|spoken| hello::not_mongo(&member, spoken));
+                    return Err(other.unwrap_or_else(|| hello::no_hello(&member, &failure, false)));
                 }
-                Ok(None) => return Err(silent(&member)),
-                Err(spoken) => return Err(not_mongo(&member, spoken).unwrap_or_else(|| silent(&member))),
+                Ok(None) => return Err(hello::silent(&member)),
+                Err(spoken) => {
+                    return Err(hello::not_mongo(&member, spoken).unwrap_or_else(|| hello::silent(&member)));
+                }
             }
         }
         // Certificates are not checked then; only the driver connects in that way, so it says hello.
@@ -261,10 +288,10 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
             match listener::unless_other(Protocol::Tls, host, port, limit, greeting).await {
                 Ok(Some(Some(hello))) => hello,
                 Ok(_) => match listener::spoken_at(host, port).await {
-                    Some(spoken) if spoken != Protocol::Tls => return Err(no_tls(&member, spoken)),
-                    _ => return Err(silent(&member)),
+                    Some(spoken) if spoken != Protocol::Tls => return Err(hello::no_tls(&member, spoken)),
+                    _ => return Err(hello::silent(&member)),
                 },
-                Err(spoken) => return Err(no_tls(&member, spoken)),
+                Err(spoken) => return Err(hello::no_tls(&member, spoken)),
             }
         }
         Some(tls) => {
@@ -282,18 +309,18 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
                 // Cut off, or answered with something else.
                 Ok(Some(Err(failure))) => {
                     return Err(match listener::spoken_at(host, port).await {
-                        Some(spoken) if spoken != Protocol::Tls => no_tls(&member, spoken),
+                        Some(spoken) if spoken != Protocol::Tls => hello::no_tls(&member, spoken),
                         _ if tls::rustls_error(&failure).is_some() => tls::trouble(&member, host, &failure),
-                        _ => broken_off(&member, "closes the connection"),
+                        _ => hello::broken_off(&member, "closes the connection"),
                     });
                 }
-                Ok(None) => return Err(broken_off(&member, "does not answer")),
-                Err(spoken) => return Err(no_tls(&member, spoken)),
+                Ok(None) => return Err(hello::broken_off(&member, "does not answer")),
+                Err(spoken) => return Err(hello::no_tls(&member, spoken)),
             };
-            match tokio::time::timeout(limit, hello::exchange(stream)).await {
+            match tokio::time::timeout(limit, hello::exchange(stream, is_balanced)).await {
                 Ok(Ok(hello)) => Hello(hello),
-                Ok(Err(failure)) => return Err(no_hello(&member, &failure, true)),
-                Err(_) => return Err(silent(&member)),
+                Ok(Err(failure)) => return Err(hello::no_hello(&member, &failure, true)),
+                Err(_) => return Err(hello::silent(&member)),
             }
         }
     };
@@ -333,83 +360,29 @@ async fn connect(member: &str, host: &str, port: u16, limit: Duration) -> Result
     Err(at(Stage::Connection, member, reason, NETWORK))
 }
 
-const PORT: &str = "correct the port in the address (MongoDB's is 27017)";
-
-fn silent(member: &str) -> Trouble {
-    let reason = format!("{member} takes the connection and does not answer");
-    at(Stage::Answer, member, reason, "if it lasts: see what listens there, and how busy it is")
-}
-
-/// A server that was asked without TLS and speaks another protocol than MongoDB's.
-fn not_mongo(member: &str, spoken: Protocol) -> Option<Trouble> {
-    match spoken {
-        Protocol::Mongo => None,
-        Protocol::Tls => Some(at(
-            Stage::Tls,
-            member,
-            format!("{member} speaks TLS only, and the address does not ask for it"),
-            "tls=true and tlsCAFile=FILE in the address",
-        )),
-        Protocol::Http => Some(at(
-            Stage::Answer,
-            member,
-            format!("what answers at {member} is no MongoDB server: it speaks HTTP"),
-            PORT,
-        )),
-    }
-}
-
-/// A server that was asked for TLS and speaks something else.
-fn no_tls(member: &str, spoken: Protocol) -> Trouble {
-    let (more, remedy) = match spoken {
-        Protocol::Http => (" but HTTP", PORT),
-        Protocol::Mongo | Protocol::Tls => ("", "at the centre: net.tls.mode requireTLS, with a certificate"),
-    };
-    at(Stage::Tls, member, format!("no TLS with {member}: it does not speak TLS{more}"), remedy)
-}
-
-fn broken_off(member: &str, what: &str) -> Trouble {
-    let reason = format!("{member} takes the connection and {what} when asked for TLS");
-    at(Stage::Answer, member, reason, "if it lasts: see what listens there (MongoDB's port is 27017)")
-}
-
-/// Why a server has not answered hello as MongoDB does.
-fn no_hello(member: &str, failure: &io::Error, is_encrypted: bool) -> Trouble {
-    if tls::rustls_error(failure).is_some() {
-        return tls::trouble(member, member, failure);
-    }
-    match failure.kind() {
-        io::ErrorKind::InvalidData => {
-            at(Stage::Answer, member, format!("what answers at {member} is no MongoDB server"), PORT)
-        }
-        _ if !is_encrypted => at(
-            Stage::Answer,
-            member,
-            format!("{member} closes the connection: it may want TLS"),
-            "tls=true and tlsCAFile=FILE in the address",
-        ),
-        _ => at(
-            Stage::Answer,
-            member,
-            format!("{member} closes the connection"),
-            "the server's log says why; the IP access list of a hosted centre must name this clinic",
-        ),
-    }
-}
-
 /// Hello by the driver. An error that the server answers is kept, with its code: it says in what state it is.
 async fn driven_hello(address: &ServerAddress, options: &ClientOptions) -> Option<Hello> {
     let limit = stage_limit(options);
     let mut options = options.clone();
     options.hosts = vec![address.clone()];
-    (options.direct_connection, options.repl_set_name, options.credential) = (Some(true), None, None);
+    let direct = direct(&options);
+    (options.direct_connection, options.repl_set_name, options.credential) = (direct, None, None);
     (options.connect_timeout, options.server_selection_timeout) = (Some(limit), Some(limit));
     let client = Client::with_options(options).ok()?;
     let asking = async { client.database("admin").run_command(doc! {"hello": 1}).await };
     let answer = tokio::time::timeout(limit, asking).await;
     client.shutdown().immediate(true).await;
     match answer.ok()? {
+        // Only the first greeting of a connection is answered with that, which was the driver's own.
+        Ok(mut hello) if direct.is_none() => {
+            hello.insert(hello::SERVICE, true);
+            Some(Hello(hello))
+        }
         Ok(hello) => Some(Hello(hello)),
+        // There is no load balancer.
+        Err(failure) if matches!(failure.kind.as_ref(), ErrorKind::IncompatibleServer { .. }) => {
+            Some(Hello(doc! {"ok": 1.0, "maxWireVersion": hello::WIRE_VERSION_MIN}))
+        }
         Err(failure) => error::answered_code(&failure).map(|code| Hello(doc! {"ok": 0.0, "code": code})),
     }
 }
@@ -433,7 +406,10 @@ mod tests {
     fn chosen(tried: &[Tried], uri: &str) -> Result<String, Trouble> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let options = runtime.block_on(async { ClientOptions::parse(uri).await.unwrap() });
-        primary(tried, options, tried.len()).map(|primary| primary.name)
+        let asked = Asked::new(&options, uri);
+        let mut tried = tried.to_vec();
+        drop_all(&mut tried, |member, hello| asked.drops(member, hello));
+        primary(&tried, options, tried.len()).map(|primary| primary.name)
     }
 
     #[test]
@@ -453,6 +429,24 @@ mod tests {
         assert!(found.reason.contains("directConnection=true keeps to it"), "{found:?}");
         let found = chosen(&both, "mongodb://a:1,b:2/?replicaSet=rs1").unwrap_err();
         assert_eq!((found.stage, found.member.as_deref()), (Stage::Address, Some("b:2")));
+        // One that the driver keeps is enough; a member of the right set that is no primary is what to look at.
+        let mixed = |second| {
+            [tried("a:1", Ok(doc! {"isWritablePrimary": true}), false), tried("b:2", Ok(second), false)]
+        };
+        assert_eq!(chosen(&mixed(member(true)), "mongodb://a:1,b:2/?replicaSet=rs0").unwrap(), "b:2");
+        assert_eq!(chosen(&mixed(member(true)), "mongodb://a:1,b:2/").unwrap(), "b:2");
+        let found = chosen(&mixed(member(false)), "mongodb://a:1,b:2/?replicaSet=rs0").unwrap_err();
+        assert_eq!((found.stage, found.member.as_deref()), (Stage::Primary, Some("b:2")));
+        let away = [
+            tried("a:1", Ok(doc! {"isWritablePrimary": true}), false),
+            tried("b:2", Err(Stage::Connection), false),
+        ];
+        let found = chosen(&away, "mongodb://a:1,b:2/?replicaSet=rs0").unwrap_err();
+        assert_eq!((found.stage, found.member.as_deref()), (Stage::Address, Some("a:1")));
+        assert!(
+            found.reason.contains("names no replica set") && found.reason.contains("b:2 fails"),
+            "{found:?}"
+        );
         let fresh = [tried("a:1", Ok(doc! {"isreplicaset": true}), false)];
         assert!(chosen(&fresh, uri).unwrap_err().reason.contains("never initiated"));
     }

@@ -1,4 +1,4 @@
-//! Floor 2. The reconciliation's own collections: leases, conflicts, archived bodies.
+//! Floor 2. The reconciliation's own collections: leases and conflicts, and writing rows of any of them.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -12,8 +12,8 @@ use super::read::{Next, batch_size, next_batch};
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{
-    ArchiveState, CONFLICTS_COLLECTION, ConflictAnswer, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
-    RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, WaitingConflicts, lease_of,
+    CONFLICTS_COLLECTION, ConflictAnswer, DOLLAR_NAME_CODE, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
+    RESOLUTION_FIELDS, Resolutions, Result, WaitingConflicts, lease_of,
 };
 use crate::domain::json::weight;
 use crate::domain::value::same_option;
@@ -32,8 +32,10 @@ const VALUE: &str = "value";
 const REOPENED: &str = "reopened";
 /// Fields of a row of `edge_conflicts` that say that a decision was not carried out.
 const DECLINED_FIELDS: [&str; 2] = ["declined", "declined_fingerprint"];
-/// Fields of a row of `edge_trash` that are not the same in each try.
+/// Fields of a row of `edge_trash` that are not the same in each try. A row that was there already may say that an earlier
+/// delete did not happen.
 const RETRIED_FIELDS: [&str; 2] = ["number", "at"];
+const RETRIED_AND_SETTLED_FIELDS: [&str; 3] = ["number", "at", "state"];
 /// Most bytes of rows that one command carries, if it carries more than one.
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most rows that one command carries.
@@ -50,6 +52,24 @@ const WAITING_WEIGHT_MAX: usize = 4 << 20;
 const WAITING_BATCH: usize = 16;
 /// Fields of a node's row that announcements and reports leave alone.
 const NODE_OWN_FIELDS: [&str; 3] = ["_id", "lease", "status"];
+
+/// What a command carries out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListOf {
+    Updates,
+    /// Of each statement, what an update would put in the place of the row.
+    Inserts,
+}
+
+impl ListOf {
+    /// What may be another in a row that is there already.
+    fn retried(self) -> &'static [&'static str] {
+        match self {
+            ListOf::Updates => &RETRIED_FIELDS,
+            ListOf::Inserts => &RETRIED_AND_SETTLED_FIELDS,
+        }
+    }
+}
 
 impl MongoCentral {
     pub(super) async fn take_node_lease(
@@ -276,39 +296,26 @@ impl MongoCentral {
         self.update_rows(CONFLICTS_COLLECTION, answers.iter().map(statement).collect()).await
     }
 
-    pub(super) async fn archive_rows(&mut self, rows: &[Document]) -> Result<()> {
-        let statement = |row: &Document| {
-            let (id, fields) = split_id(row)?;
-            let mut document = doc! {"_id": id};
-            document.extend(fields);
-            let id = document.get("_id").cloned();
-            Ok(doc! {"q": {"_id": id}, "u": document, "upsert": true})
-        };
-        let statements = rows.iter().map(statement).collect::<Result<_>>()?;
-        self.update_rows(TRASH_COLLECTION, statements).await
-    }
-
-    pub(super) async fn settle_archived_rows(&mut self, settled: &[(String, ArchiveState)]) -> Result<()> {
-        let statement = |(id, state): &(String, ArchiveState)| {
-            let state = match state {
-                ArchiveState::Done => "done",
-                ArchiveState::Void => "void",
-            };
-            doc! {"q": {"_id": id}, "u": {"$set": {"state": state}}}
-        };
-        let statements = settled.iter().map(statement).collect();
-        self.update_rows(TRASH_COLLECTION, statements).await
-    }
-
-    /// Carries out update statements and returns when all are durable.
     async fn update_rows(&mut self, collection: &str, statements: Vec<Document>) -> Result<()> {
+        self.write_rows(collection, ListOf::Updates, statements).await
+    }
+
+    /// Carries out statements as they stand in an update, and returns when all are durable.
+    pub(super) async fn write_rows(
+        &mut self,
+        collection: &str,
+        list: ListOf,
+        statements: Vec<Document>,
+    ) -> Result<()> {
         for part in parts(statements) {
-            let command = doc! {
-                "update": collection,
-                "updates": part.clone(),
-                "ordered": false,
-                "writeConcern": confirmed_document(),
+            let mut command = match list {
+                ListOf::Updates => doc! {"update": collection, "updates": part.clone()},
+                ListOf::Inserts => {
+                    let rows = part.iter().filter_map(|statement| statement.get_document("u").ok());
+                    doc! {"insert": collection, "documents": rows.cloned().collect::<Vec<_>>()}
+                }
             };
+            command.extend(doc! {"ordered": false, "writeConcern": confirmed_document()});
             let reply = self.command(command).await?;
             let mut failures = write_errors(&reply).map(|(_, code, _)| code);
             if let Some(code) = failures.find(|code| !error::is_duplicate_key(*code)) {
@@ -319,7 +326,15 @@ impl MongoCentral {
             }
             for (at, _, message) in write_errors(&reply) {
                 let statement = part.get(at).ok_or_else(|| error::about_call("the answer cannot be read"))?;
-                self.find_double(collection, statement, error::index_of(message)).await?;
+                let found = self.find_double(collection, list, statement, error::index_of(message)).await;
+                let is_of_id = error::index_of(message) == Some(error::INDEX_OF_ID);
+                found.map_err(|failure| match list {
+                    // Of an earlier try, which held something else. It cannot be replaced.
+                    ListOf::Inserts if is_of_id && failure.is_of_index() => {
+                        error::of_row(DOLLAR_NAME_CODE, "a row is not accepted")
+                    }
+                    _ => failure,
+                })?;
             }
         }
         Ok(())
@@ -334,13 +349,14 @@ impl MongoCentral {
     async fn find_double(
         &mut self,
         collection: &str,
+        list: ListOf,
         statement: &Document,
         index: Option<&str>,
     ) -> Result<()> {
         let id = id_in(statement);
         let may_stay = collection == CONFLICTS_COLLECTION && statement.get_bool("upsert").unwrap_or(false);
         match (self.row(collection, &id).await?, index) {
-            (Some(row), _) if is_as_sent(statement, &row) => Ok(()),
+            (Some(row), _) if is_as_sent(statement, &row, list.retried()) => Ok(()),
             (Some(_), Some(error::INDEX_OF_ID)) if may_stay => Ok(()),
             // Which index it is nobody says; a row that was decided is not the one that this statement was about.
             (Some(row), None) if may_stay && is_decided(&row) => Ok(()),
@@ -362,15 +378,14 @@ fn id_in(statement: &Document) -> Bson {
 }
 
 /// Whether a row holds what the statement was to put there. When it was sent may differ from one try to the next.
-fn is_as_sent(statement: &Document, row: &Document) -> bool {
+fn is_as_sent(statement: &Document, row: &Document, retried: &[&str]) -> bool {
     let Ok(update) = statement.get_document("u") else {
         return false;
     };
     let sets: Vec<&Document> =
         ["$set", "$setOnInsert"].into_iter().filter_map(|set| update.get_document(set).ok()).collect();
     let sets = if sets.is_empty() { vec![update] } else { sets };
-    let mut fields =
-        sets.into_iter().flatten().filter(|(field, _)| !RETRIED_FIELDS.contains(&field.as_str()));
+    let mut fields = sets.into_iter().flatten().filter(|(field, _)| !retried.contains(&field.as_str()));
     fields.all(|(field, value)| same_option(Some(value), row.get(field)))
 }
 
@@ -403,7 +418,7 @@ fn free_fields(fields: &Document) -> Document {
     free.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-fn split_id(row: &Document) -> Result<(Bson, Document)> {
+pub(super) fn split_id(row: &Document) -> Result<(Bson, Document)> {
     let mut fields = row.clone();
     match fields.remove("_id") {
         Some(id) => Ok((id, fields)),

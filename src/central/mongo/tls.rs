@@ -134,7 +134,100 @@ pub(super) fn trouble(member: &str, host: &str, failure: &io::Error) -> Trouble 
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+    use rustls::pki_types::ServerName;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
     use super::*;
+
+    /// What is said of a server with this certificate and key, both PEM, by a node that trusts `authority` and asks for
+    /// `centre.example`.
+    async fn told(authority: &str, certificate: &str, key: &str) -> Option<Trouble> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), authority).unwrap();
+        let options = TlsOptions::builder().ca_file_path(file.path().to_path_buf()).build();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from("centre.example").unwrap();
+        let connecting = TlsConnector::from(config(&options).unwrap()).connect(name, here);
+        let (connected, _) = tokio::join!(connecting, acceptor.accept(there));
+        connected.err().map(|failure| {
+            assert!(is_about_tls(&failure), "{failure:?}");
+            trouble("centre.example:27017", "centre.example", &failure)
+        })
+    }
+
+    /// By real handshakes: the words depend on what the library says, which changes with its versions.
+    #[tokio::test]
+    async fn certificates_that_do_not_hold_are_told_apart() {
+        let authority_key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_pem = authority.clone().self_signed(&authority_key).unwrap().pem();
+        let issuer = Issuer::new(authority, &authority_key);
+        let named = || CertificateParams::new(vec!["centre.example".to_owned()]).unwrap();
+        let (mut ended, mut early, mut nameless) =
+            (named(), named(), CertificateParams::new(Vec::new()).unwrap());
+        (ended.not_before, ended.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+        (early.not_before, early.not_after) = (date_time_ymd(2200, 1, 1), date_time_ymd(2201, 1, 1));
+        // The name stands where nobody looks for it any more.
+        nameless.distinguished_name.push(rcgen::DnType::CommonName, "centre.example");
+        let mut own_authority = named();
+        own_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let other = CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
+        const SERVER: &str = "a certificate that holds";
+        const CLOCK: &str = "look at the clock of this machine";
+        for (what, params, is_self_signed, expected) in [
+            ("right", named(), false, None),
+            ("ended", ended, false, Some(("its certificate has ended", CLOCK))),
+            ("not yet", early, false, Some(("its certificate does not hold yet", CLOCK))),
+            (
+                "nameless",
+                nameless,
+                false,
+                Some(("its certificate names no server, and centre.example was", SERVER)),
+            ),
+            ("other name", other, false, Some(("is for other.example and not for centre.example", SERVER))),
+            (
+                "an authority",
+                own_authority,
+                true,
+                Some(("it shows the certificate of an authority as its own", SERVER)),
+            ),
+            (
+                "unknown",
+                named(),
+                true,
+                Some(("signed by an authority that this node does not trust", "tlsCAFile")),
+            ),
+        ] {
+            let key = KeyPair::generate().unwrap();
+            let certificate = match is_self_signed {
+                true => params.clone().self_signed(&key).unwrap(),
+                false => params.signed_by(&key, &issuer).unwrap(),
+            };
+            // One that is its own authority is trusted as such, so its being one is all that is wrong.
+            let trusted = if what == "an authority" { certificate.pem() } else { authority_pem.clone() };
+            let found = told(&trusted, &certificate.pem(), &key.serialize_pem()).await;
+            match (found, expected) {
+                (None, None) => {}
+                (Some(found), Some((words, remedy))) => {
+                    assert!(found.reason.contains(words), "{what}: {found:?}");
+                    assert!(found.remedy.contains(remedy), "{what}: {found:?}");
+                    assert_eq!(
+                        (found.stage, found.member.as_deref()),
+                        (Stage::Tls, Some("centre.example:27017"))
+                    );
+                }
+                (found, _) => panic!("{what}: {found:?}"),
+            }
+        }
+    }
 
     #[test]
     fn names_of_certificates_are_words() {

@@ -28,6 +28,14 @@ pub(super) fn look(found: &mut Findings, status: &Value) {
         found.wrong(ROWS, finding, remedy);
     }
     let put_right = &status["bits_put_right"];
+    if put_right["unreadable"] == true {
+        found.warning(
+            ROWS,
+            "bits of the store's file were put right, and the row that counts them cannot be read any more"
+                .to_owned(),
+            "the disk or the memory of this machine is failing: replace it while all is well",
+        );
+    }
     let at = cell(&put_right["last_at"]);
     if let Some(bits) = put_right["bits"].as_u64().filter(|bits| *bits > 0) {
         found.warning(
@@ -155,6 +163,7 @@ mod tests {
         assert!(!said(json!(null)).contains("bits"));
         let bits = said(json!({"bits": 2, "blocks": 0, "last_at": "then"}));
         assert!(bits.contains("2 wrong bits") && !bits.contains("blocks"), "{bits}");
+        assert!(said(json!({"unreadable": true})).contains("cannot be read any more"));
         let blocks = said(json!({"bits": 0, "blocks": 3, "last_at": "then"}));
         assert!(blocks.contains("3 blocks") && !blocks.contains("wrong bits of"), "{blocks}");
     }

@@ -13,9 +13,12 @@ use crate::store::delivered::{Delivered, boots_in};
 use crate::store::departed::Departed;
 use crate::store::emergency::Emergency;
 use crate::store::feed_rows::Sent;
+use crate::store::grants::Grant;
 use crate::store::holds::{Held, Hold};
 use crate::store::landed::is_sealing;
+use crate::store::put_right::BitsPutRight;
 use crate::store::restore_rows::{RestoreMode, own_in};
+use crate::store::starting::Place;
 use crate::store::sync_rows::{DeadLetter, Intent, IntentWrite, OpenWrite, decode_intent};
 use crate::store::tables::encode;
 use crate::store::trash::{TrashRow, TrashSummary};
@@ -240,7 +243,29 @@ fn codecs() -> Vec<Codec> {
                 listed(outer, "changes", row, |row| decode_intent(row).map(drop))
             })
         },
+        Codec {
+            // Early versions bound roles to nothing; such a row grants none.
+            may_lack: &["id", "password", "here"],
+            ..Codec::new(
+                "grants",
+                doc! {"roles": ["nurse"], "here": ["nurse"], "id": "ANA", "password": "x"},
+                |row| Grant::decode(row).map(drop),
+            )
+        },
         // What `meta` keeps.
+        Codec {
+            counts: &["bits", "blocks"],
+            ..Codec::new("wrong bits", doc! {"bits": 1_i64, "blocks": 1_i64, "last": 1_i64}, |row| {
+                BitsPutRight::decode(row).map(drop)
+            })
+        },
+        Codec {
+            // Where a step begins.
+            may_lack: &["at"],
+            ..Codec::new("owners that are noted", doc! {"boot": "b", "step": 1, "at": {"id": "x"}}, |row| {
+                Place::decode(row).map(drop)
+            })
+        },
         Codec {
             counts: &["next"],
             ..Codec::new("age of the trash", doc! {"observed": 1_i64, "at": 1_i64, "next": 1_i64}, |row| {
