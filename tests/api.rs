@@ -79,3 +79,5 @@ mod successors;
 mod trash;
 #[path = "api/unsettled.rs"]
 mod unsettled;
+#[path = "api/waits.rs"]
+mod waits;

@@ -6,6 +6,8 @@
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http::Response;
 use bson::{Document, doc};
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -16,6 +18,7 @@ use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Base, DeadLetter, StoreError, Tx};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::rights::{CHANGES, Change, NEW_PASSWORD, World, path_of, routes};
 use crate::support::api::{NOTHING, PASSWORD_HASH, TestNode};
@@ -38,8 +41,10 @@ struct Case {
 /// Puts what the routes decide about into the store.
 async fn furnish(world: &World) -> Furniture {
     let node = &world.node;
-    let round = node.post("/sync/rounds", json!({})).by_operator().send().await;
-    round.is(200, NOTHING).has(json!({"outcome": "complete"}));
+    // On a busy machine the time of a round may be over before its end.
+    while node.post("/sync/rounds", json!({})).by_operator().send().await.is(200, NOTHING).json()["outcome"]
+        != "complete"
+    {}
     let hold = listed(node, "/sync/conflicts").await;
     let furnish = node.node.store.unguarded().transact(|tx| -> Result<u64, StoreError> {
         for id in ["retry", "central", "discard"] {
@@ -173,6 +178,73 @@ fn change_account(tx: &mut Tx<'_>, caller: &str, change: Change) -> Result<u64, 
     Ok(rows)
 }
 
+/// The writer of a node, kept busy by a transaction until it is told to go on.
+pub(crate) struct BusyWriter {
+    go: mpsc::Sender<()>,
+    job: JoinHandle<Result<u64, StoreError>>,
+}
+
+impl BusyWriter {
+    /// Returns when the writer is busy. `change`: what the transaction does to the account of the caller.
+    pub(crate) async fn begin(world: &World, change: Option<Change>) -> BusyWriter {
+        let (began, has_begun) = oneshot::channel();
+        let (go, may_go) = mpsc::channel::<()>();
+        let (mut began, may_go, caller) = (Some(began), Mutex::new(may_go), world.caller.clone());
+        let store = world.node.node.store.unguarded().clone();
+        let job = tokio::spawn(async move {
+            let job = move |tx: &mut Tx<'_>| -> Result<u64, StoreError> {
+                let _ = began.take().map(|began| began.send(()));
+                let _ = may_go.lock().unwrap().recv();
+                change.map_or(Ok(0), |change| change_account(tx, &caller, change))
+            };
+            store.transact(job).await
+        });
+        has_begun.await.unwrap();
+        BusyWriter { go, job }
+    }
+
+    /// Returns when so many jobs wait for the writer behind it.
+    pub(crate) async fn is_awaited(
+        world: &World,
+        jobs: usize,
+        answer: &mut (impl Future<Output = Response<Body>> + Unpin),
+        cell: &str,
+    ) {
+        let asked = Instant::now();
+        while world.node.node.store.unguarded().waiting_jobs() < jobs {
+            assert!((&mut *answer).now_or_never().is_none(), "{cell}: it does not wait for the writer");
+            assert!(asked.elapsed() < LATEST, "{cell}: it does not come to the writer");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Goes on, after what is no part of the store has been changed. Returns the answer that was waited for, and how many
+    /// rows the change has left in the journal.
+    pub(crate) async fn release<T>(
+        self,
+        world: &World,
+        change: Option<Change>,
+        answer: impl Future<Output = T>,
+    ) -> (T, u64) {
+        // Rules are in force at once, and written when the writer is free.
+        let is_beside = |change: &Change| {
+            [Change::SessionEnded, Change::RulesChanged, Change::RulesPutBack].contains(change)
+        };
+        let mut beside = Box::pin(async {
+            if let Some(change) = change.filter(is_beside) {
+                world.make(change).await
+            }
+        });
+        let made = (&mut beside).now_or_never();
+        self.go.send(()).unwrap();
+        let answer = answer.await;
+        if made.is_none() {
+            beside.await;
+        }
+        (answer, self.job.await.unwrap().unwrap())
+    }
+}
+
 #[tokio::test]
 async fn what_is_taken_before_the_transaction_of_any_write_counts() {
     let (mut refused, mut done, mut callers) = (0, 0, 0);
@@ -198,41 +270,10 @@ async fn what_is_taken_before_the_transaction_of_any_write_counts() {
             let case = furniture.cases(&world, pattern, &method).await.swap_remove(at);
             let (before, changes) = (world.last_entry().await, world.node.last_change());
 
-            let (began, has_begun) = oneshot::channel();
-            let (go, may_go) = mpsc::channel::<()>();
-            let (mut began, may_go, caller) = (Some(began), Mutex::new(may_go), world.caller.clone());
-            let store = world.node.node.store.unguarded().clone();
-            let busy = tokio::spawn(async move {
-                let job = move |tx: &mut Tx<'_>| -> Result<u64, StoreError> {
-                    let _ = began.take().map(|began| began.send(()));
-                    let _ = may_go.lock().unwrap().recv();
-                    change_account(tx, &caller, change)
-                };
-                store.transact(job).await
-            });
-            has_begun.await.unwrap();
+            let busy = BusyWriter::begin(&world, Some(change)).await;
             let mut answer = Box::pin(world.call(&method, &case.path).bytes(case.body).open());
-            let asked = Instant::now();
-            while world.node.node.store.unguarded().waiting_jobs() == 0 {
-                assert!((&mut answer).now_or_never().is_none(), "{cell}: it does not wait for the writer");
-                assert!(asked.elapsed() < LATEST, "{cell}: it does not come to the writer");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            // Rules are in force at once, and written when the writer is free.
-            let is_beside =
-                matches!(change, Change::SessionEnded | Change::RulesChanged | Change::RulesPutBack);
-            let mut beside = Box::pin(async {
-                if is_beside {
-                    world.make(change).await
-                }
-            });
-            let made = (&mut beside).now_or_never();
-            go.send(()).unwrap();
-            let answer = answer.await;
-            if made.is_none() {
-                beside.await;
-            }
-            let rows = busy.await.unwrap().unwrap();
+            BusyWriter::is_awaited(&world, 1, &mut answer, &cell).await;
+            let (answer, rows) = busy.release(&world, Some(change), answer).await;
             assert_eq!(answer.status().as_u16(), change.status(), "{cell}");
             assert_eq!(world.node.last_change(), changes + rows, "{cell}: changes");
             let who = match world.caller.strip_suffix("@local") {
