@@ -81,3 +81,5 @@ mod trash;
 mod unsettled;
 #[path = "api/waits.rs"]
 mod waits;
+#[path = "api/write_answers.rs"]
+mod write_answers;

@@ -8,6 +8,7 @@ mod restore;
 mod schedule;
 mod seal;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -162,7 +163,24 @@ impl Backups {
     /// Makes a backup, reads it back, and then lets go of those that are too many. After an error nothing has
     /// changed.
     pub async fn create(self: &Arc<Self>) -> Result<Made, BackupError> {
+        match self.create_if(|| Ok::<(), Infallible>(())).await {
+            Ok(made) => made,
+            Err(never) => match never {},
+        }
+    }
+
+    /// [`Backups::create`] for a client, which waits for its turn behind other backups, for minutes perhaps. `check` is asked
+    /// when that has come; its error is returned, and nothing is made.
+    pub async fn create_if<E>(
+        self: &Arc<Self>,
+        check: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Result<Made, BackupError>, E> {
         let _turn = self.turn.lock().await;
+        check()?;
+        Ok(self.create_now().await)
+    }
+
+    async fn create_now(self: &Arc<Self>) -> Result<Made, BackupError> {
         let backups = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || {
             // A thread of its own, which ends with its priority.

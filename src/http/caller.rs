@@ -84,6 +84,27 @@ impl PasswordProof {
     }
 }
 
+/// The caller's account as the last transaction of this request has left it; nothing before the first. Its `Debug` does not
+/// show the hash of the password.
+#[derive(Clone, Default)]
+pub(crate) struct WrittenAccount(Arc<Mutex<Option<StoredAccount>>>);
+
+impl std::fmt::Debug for WrittenAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WrittenAccount")
+    }
+}
+
+impl WrittenAccount {
+    pub(super) fn set(&self, account: StoredAccount) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(account);
+    }
+
+    pub(super) fn get(&self) -> Option<StoredAccount> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Somebody whose credentials were verified for this request, with everything that their rights were made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -97,6 +118,7 @@ pub(crate) struct Caller {
     /// The access rules when the request began.
     pub(crate) acl: Arc<Acl>,
     pub(crate) proof: PasswordProof,
+    pub(crate) written: WrittenAccount,
     /// Of the answer to this request.
     pub(crate) answer: AnswerBudget,
 }
@@ -111,9 +133,9 @@ impl Caller {
     ) -> Caller {
         let StoredAccount { principal, password_hash, rights_count, .. } = account;
         let password_hash = PasswordVersion(password_hash);
-        let proof = PasswordProof::default();
+        let (acl, proof, written) = (node.acl(), PasswordProof::default(), WrittenAccount::default());
         let answer = AnswerBudget::default();
-        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl(), proof, answer }
+        Caller { principal, peer, session, password_hash, rights_count, acl, proof, written, answer }
     }
 
     /// Where the request comes from; nothing for the machine itself.
@@ -151,6 +173,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             rights_count: 0,
             acl: node.acl(),
             proof: PasswordProof::default(),
+            written: WrittenAccount::default(),
             answer: AnswerBudget::default(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {

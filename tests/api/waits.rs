@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::future::ready;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -250,22 +251,43 @@ async fn what_is_taken_while_a_request_waits_for_its_turn_counts() {
     }
 }
 
+/// All threads that make hashes are busy for some time: with logins that fail in the end.
+pub(crate) struct BusyHashes<'a>(
+    #[expect(dead_code, reason = "they end when they are dropped")] Vec<Login<'a>>,
+);
+
+type Login<'a> = Pin<Box<dyn Future<Output = Response<Body>> + 'a>>;
+
+impl BusyHashes<'_> {
+    pub(crate) async fn begin(node: &TestNode) -> BusyHashes<'_> {
+        static COSTLY: LazyLock<String> = LazyLock::new(|| bcrypt::hash(PASSWORD, 10).unwrap());
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let mut logins = Vec::new();
+        // At least as many as there are threads for it; each of somebody else, from somewhere else.
+        for _ in 0..std::thread::available_parallelism().unwrap().get() {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let (id, [high, low]) = (format!("SLOW{count:04}"), count.to_be_bytes());
+            let mut slow = person(&id, &["end_user"]);
+            slow.insert("password", COSTLY.as_str());
+            node.restore(Kind::Person, &id, Some(slow)).await;
+            let call = node.get("/login").login(&id, "wrong in all ways");
+            let mut login: Login<'_> = Box::pin(call.from(IpAddr::from([198, 18, high, low])).open());
+            let early = (&mut login).now_or_never().map(|answer| answer.status());
+            assert_eq!(early, None, "{id} does not wait");
+            logins.push(login);
+        }
+        BusyHashes(logins)
+    }
+}
+
 /// A password that waits for its turn to be hashed opens the account as it is then.
 #[tokio::test]
 async fn what_is_taken_while_a_password_is_verified_counts() {
     let of_account = |change: &Change| {
         ![Change::SessionEnded, Change::RulesChanged, Change::RulesPutBack].contains(change)
     };
-    let costly = bcrypt::hash(PASSWORD, 10).unwrap();
-    // At least as many as make hashes.
-    let threads = u8::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     for is_form in [false, true] {
         let mut world = World::new(false).await;
-        for n in 0..threads {
-            let mut other = person(&format!("OTHER{n:02}"), &["end_user"]);
-            other.insert("password", &costly);
-            world.node.record(Kind::Person, other).await;
-        }
         for (number, change, is_local) in cells().filter(|(_, change, _)| of_account(change)) {
             let cell = format!("{is_form} {change:?} {is_local}");
             world.enter(&format!("CHIEF{number:03}"), is_local).await;
@@ -275,12 +297,7 @@ async fn what_is_taken_while_a_password_is_verified_counts() {
                 false => world.call("GET", "/login"),
             };
             let before = world.last_entry().await;
-            // All threads that make hashes are busy for some time.
-            for n in 0..threads {
-                let other = world.node.get("/login").login(&format!("OTHER{n:02}"), "wrong in all ways");
-                let other = other.from(IpAddr::from([192, 0, 2, 100 + n])).open();
-                assert!(Box::pin(other).now_or_never().is_none(), "{cell}");
-            }
+            let _busy = BusyHashes::begin(&world.node).await;
             let mut answer = Box::pin(call.open());
             assert!((&mut answer).now_or_never().is_none(), "{cell}: it does not wait");
             world.make(change).await;
