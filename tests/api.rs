@@ -79,3 +79,7 @@ mod successors;
 mod trash;
 #[path = "api/unsettled.rs"]
 mod unsettled;
+#[path = "api/waits.rs"]
+mod waits;
+#[path = "api/write_answers.rs"]
+mod write_answers;

@@ -270,6 +270,36 @@ fn requests_write_by_rights_only() {
     assert!(sources.iter().any(|source| source.path == "http/rights.rs" && source.code.contains(UNGUARDED)));
 }
 
+/// What requests start in tasks of their own, where nothing knows who asked, so that the store would take a write as the
+/// machine's: by file, how often and why that is right.
+const SPAWNING: &[(&str, usize, &str)] = &[
+    ("http/audit.rs", 1, "writes the notes that wait"),
+    ("http/backups.rs", 1, "reads the store and writes a file"),
+    ("http/emergency.rs", 1, "its writes go by the rights of its caller"),
+    ("http/unread.rs", 2, "throws away what comes of a body"),
+];
+
+#[test]
+fn requests_start_few_tasks_of_their_own() {
+    let is_test = |path: &str| path.ends_with("tests.rs") || path.contains("/tests/");
+    for Source { path, code, .. } in sources().iter().filter(|source| source.path.starts_with("http/")) {
+        // Work that blocks is awaited where it is started, and has no writer: it reads.
+        let shipped = without_tests(code);
+        let count = if is_test(path) { 0 } else { tasks_in(&shipped) };
+        let allowed = SPAWNING.iter().find(|(of, ..)| of == path).map_or(0, |(_, count, _)| *count);
+        assert_eq!(count, allowed, "src/{path}: tasks of their own; each needs a reason in SPAWNING");
+    }
+}
+
+/// How many tasks `code` starts.
+fn tasks_in(code: &str) -> usize {
+    let starts = |name: &str| {
+        let found = code.match_indices(name);
+        found.filter(|(at, _)| !is_word(code[..*at].chars().next_back().unwrap_or(' '))).count()
+    };
+    starts("spawn(") + starts("spawn_on(") + starts("spawn_local(") + starts("JoinSet")
+}
+
 /// Opens a file without asking what kind of file it is.
 const OPENINGS: &[&str] =
     &["File::open", "OpenOptions::new", "fs::read(", "fs::read_to_string", "pem_file_iter", "from_pem_file"];
@@ -376,6 +406,13 @@ fn the_checks_see_what_they_look_for() {
         ("cli.rs", "use crate::app; use crate::config;"),
     ] {
         assert_eq!(wrong(path, text), Vec::<String>::new(), "{path}: {text}");
+    }
+    for (text, count) in [
+        ("tokio::spawn(async move { a }); spawn (b)", 1),
+        ("handle.spawn(a); task::spawn(b); set: JoinSet<C>", 3),
+        ("spawn_blocking(a); respawn(b); // spawn(c)", 0),
+    ] {
+        assert_eq!(tasks_in(&code_of(text)), count, "{text}");
     }
     for text in [
         "use redb::Database;",

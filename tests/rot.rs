@@ -56,6 +56,7 @@ const WITHOUT_SUMS: [&str; 31] = [
     "conflict_about",
 ];
 
+use support::disk::damage;
 use support::sim::{Backup, SetBack, Sim, person_key};
 
 const OPTIONS: StoreOptions =
@@ -115,23 +116,6 @@ impl Kept {
         self.node.sim.restore(self.centre.clone(), SetBack::Files);
         &self.node
     }
-}
-
-/// Makes a byte another one wherever the text stands, in more than one bit: nothing can say what it was. Returns in how
-/// many places.
-fn damage(file: &Path, text: &str) -> usize {
-    let mut bytes = std::fs::read(file).unwrap();
-    let places: Vec<usize> = bytes
-        .windows(text.len())
-        .enumerate()
-        .filter(|(_, at)| *at == text.as_bytes())
-        .map(|(at, _)| at)
-        .collect();
-    for place in &places {
-        bytes[*place] ^= 6;
-    }
-    std::fs::write(file, bytes).unwrap();
-    places.len()
 }
 
 fn blood(id: &str, f: &str) -> Document {

@@ -1,7 +1,7 @@
 //! What a round takes for records of many short values: each takes dozens of times its bytes once it is decoded, and is
-//! decoded alone.
+//! decoded alone. And what it takes where very many attachments wait to be fetched.
 //!
-//! The only test of its process, because the figures are those of the process.
+//! The figures are those of the process, so one test runs at a time.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,6 +18,7 @@ use thalamus_edge::store::{Store, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 use support::sim::{Sim, person_key};
+use tokio::sync::Mutex;
 
 const OPTIONS: StoreOptions =
     StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 0 };
@@ -79,8 +80,76 @@ impl Node {
     }
 }
 
+/// Held by the test that runs.
+static ALONE: Mutex<()> = Mutex::const_new(());
+/// Attachments that are named and not here.
+const WANTED: u64 = 200_000;
+/// What a round may take beyond what was there before it while so many are waited for, in MB. All names together take more
+/// than 20.
+const WANTED_ROUND_MB_MAX: u64 = 8;
+
+#[tokio::test]
+async fn names_of_what_is_to_be_fetched_are_read_some_at_a_time() {
+    let _alone = ALONE.lock().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("store.redb");
+    drop(Store::open(&file, OPTIONS).unwrap());
+    let name = |number: u64| format!("{number:064x}");
+    // Some at a time, so that what this takes is not there for the rounds.
+    let database = redb::Builder::new().set_cache_size(1 << 20).open(&file).unwrap();
+    let numbers: Vec<u64> = (0..WANTED).collect();
+    for some in numbers.chunks(2_000) {
+        let writing = database.begin_write().unwrap();
+        {
+            let wanted = redb::TableDefinition::<&str, (u64, i64)>::new("content_wanted");
+            let mut wanted = writing.open_table(wanted).unwrap();
+            for number in some {
+                wanted.insert(name(*number).as_str(), (1000, 0)).unwrap();
+            }
+        }
+        writing.commit().unwrap();
+    }
+    drop(database);
+    let sim = Sim::default();
+    let store = Store::open(&file, OPTIONS).unwrap();
+    let node = Node {
+        sync: Reconciler::new(store.clone(), Some(Arc::new(sim.clone())), SyncSettings::default()),
+        store,
+    };
+    // What the first round of a process needs besides.
+    Node::new(&sim).round("nothing is waited for").await;
+    for _ in 0..3 {
+        let calls = sim.contents().calls;
+        let (report, held) = node.round("many are waited for").await;
+        assert!(report.message.contains("200000 to fetch"), "{}", report.message);
+        assert_eq!(sim.contents().calls - calls, 1, "one question about a hundred names");
+        assert!(held.most <= held.before + WANTED_ROUND_MB_MAX, "{held:?}");
+    }
+    // The figures would tell.
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = process_mb("VmRSS:");
+    let all = node.store.read().unwrap().content_wanted("", usize::MAX).unwrap();
+    assert_eq!(all.len() as u64, WANTED);
+    assert!(process_mb("VmHWM:") > before + WANTED_ROUND_MB_MAX);
+    drop(all);
+    // A cursor meets each name once.
+    let (mut after, mut count) = (String::new(), 0);
+    let snapshot = node.store.read().unwrap();
+    loop {
+        let names = snapshot.content_wanted(&after, 1000).unwrap();
+        let Some(last) = names.last() else { break };
+        assert!(names.len() <= 1000);
+        for (at, wanted) in names.iter().enumerate() {
+            assert_eq!(wanted.sha256, name(count + at as u64));
+        }
+        (after, count) = (last.sha256.clone(), count + names.len() as u64);
+    }
+    assert_eq!(count, WANTED);
+}
+
 #[tokio::test]
 async fn people_of_many_short_values_are_decoded_one_at_a_time_and_not_kept() {
+    let _alone = ALONE.lock().await;
     let bytes = heavy("PEO000", "J").to_vec().unwrap();
     let of_one = weight::of_document(RawDocument::from_bytes(&bytes).unwrap(), usize::MAX);
     assert!(bytes.len() < 200_000 && of_one * PEOPLE > 120 << 20, "{of_one}");

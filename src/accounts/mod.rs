@@ -48,11 +48,7 @@ pub use sessions::{
 pub use spellings::canonical;
 use spellings::spellings;
 use throttle::{Counted, Throttle};
-pub use writes::{
-    EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE,
-    OTHERS_READS_MAX, OTHERS_READS_PER_MINUTE, OWN_MIB_MAX, OWN_MIB_PER_DAY, OWN_WRITES_MAX,
-    OWN_WRITES_PER_DAY, Writer, Writes,
-};
+pub use writes::{EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, OWN_MIB_MAX, OWN_MIB_PER_DAY, Writer, Writes};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
 pub const BCRYPT_COST_MIN: u32 = 4;

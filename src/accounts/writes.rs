@@ -84,11 +84,11 @@ impl Figures {
 }
 
 /// Writes of an account without `global`, at once and in a day.
-pub const OWN_WRITES_MAX: u32 = 2_000;
-pub const OWN_WRITES_PER_DAY: u32 = 5_000;
+const OWN_WRITES_MAX: u32 = 2_000;
+const OWN_WRITES_PER_DAY: u32 = 5_000;
 /// Writes of an account with `global`, at once and in a minute.
-pub const EVERYBODYS_WRITES_MAX: u32 = 60_000;
-pub const EVERYBODYS_WRITES_PER_MINUTE: u32 = 6_000;
+const EVERYBODYS_WRITES_MAX: u32 = 60_000;
+const EVERYBODYS_WRITES_PER_MINUTE: u32 = 6_000;
 
 /// MiB that an account without `global` sends, at once and in a day.
 pub const OWN_MIB_MAX: u32 = 64;
@@ -98,8 +98,8 @@ pub const EVERYBODYS_MIB_MAX: u32 = 4 << 10;
 pub const EVERYBODYS_MIB_PER_DAY: u32 = 16 << 10;
 
 /// Reads of other people's records that one account has entries of, at once and in a minute.
-pub const OTHERS_READS_MAX: u32 = 250_000;
-pub const OTHERS_READS_PER_MINUTE: u32 = 3_000;
+const OTHERS_READS_MAX: u32 = 250_000;
+const OTHERS_READS_PER_MINUTE: u32 = 3_000;
 
 struct Left {
     writes: f64,
@@ -219,13 +219,13 @@ mod tests {
     #[test]
     fn a_flood_of_one_waits_and_the_others_do_not() {
         let writes = Writes::new(clock);
-        assert_eq!(taken(&writes, "ANA", Writer::Own, 10_400), OWN_WRITES_MAX);
+        assert_eq!(taken(&writes, "ANA", Writer::Own, 10_400), 2_000);
         assert_eq!(writes.take("ANA", Writer::Own), Err(18), "5,000 a day");
         assert_eq!(taken(&writes, "BOB", Writer::Own, 10), 10);
         pass(18);
         assert_eq!(taken(&writes, "ANA", Writer::Own, 10), 1);
         pass(24 * 60 * 60);
-        assert_eq!(taken(&writes, "ANA", Writer::Own, 10_400), OWN_WRITES_MAX, "not more than at first");
+        assert_eq!(taken(&writes, "ANA", Writer::Own, 10_400), 2_000, "not more than at first");
         for _ in 0..5 {
             assert!(writes.take("ANA", Writer::Own).is_err());
             writes.give_back("ANA", 0);
@@ -239,7 +239,7 @@ mod tests {
         let mib = |count: u64| count << 20;
         let take = |who: &str, writer: Writer, bytes: u64| writes.take_bytes(who, writer, bytes);
         let sent = (0..2_000).filter(|_| take("ANA", Writer::Own, mib(1)).is_ok()).count();
-        assert_eq!(sent, OWN_MIB_MAX as usize);
+        assert_eq!(sent, 64);
         assert_eq!(take("ANA", Writer::Own, mib(1)), Err(338), "256 MiB a day");
         assert_eq!(writes.check_bytes("ANA", Writer::Own, mib(1)), Err(338));
         assert_eq!(take("BOB", Writer::Own, mib(5)), Ok(()));
@@ -266,7 +266,7 @@ mod tests {
             assert_eq!(taken(&writes, "hmis@local", Writer::Everybody, 6_000), 6_000);
             pass(60);
         }
-        assert_eq!(taken(&writes, "hmis@local", Writer::Everybody, 100_000), EVERYBODYS_WRITES_MAX);
+        assert_eq!(taken(&writes, "hmis@local", Writer::Everybody, 100_000), 60_000);
         assert_eq!(writes.take("hmis@local", Writer::Everybody), Err(1));
     }
 

@@ -8,6 +8,7 @@ mod restore;
 mod schedule;
 mod seal;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -165,7 +166,25 @@ impl Backups {
     /// Makes a backup, reads it back, and then lets go of those that are too many. After an error nothing has
     /// changed.
     pub async fn create(self: &Arc<Self>) -> Result<Made, BackupError> {
+        match self.create_if(|| Ok::<(), Infallible>(())).await {
+            Ok(made) => made,
+            Err(never) => match never {},
+        }
+    }
+
+    /// [`Backups::create`] for a client, which waits for its turn behind other backups, for minutes perhaps. `check` is asked
+    /// when that has come; its error is returned, and nothing is made.
+    pub async fn create_if<E>(
+        self: &Arc<Self>,
+        check: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Result<Made, BackupError>, E> {
         let _turn = self.turn.lock().await;
+        check()?;
+        Ok(self.create_now().await)
+    }
+
+    async fn create_now(self: &Arc<Self>) -> Result<Made, BackupError> {
+        self.name_store().await;
         let backups = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || {
             // A thread of its own, which ends with its priority.
@@ -181,6 +200,17 @@ impl Backups {
         made.await.map_err(|_| broken_off())?
     }
 
+    /// Without an id of the store its backups could not be told from those of another box of this name. Where none can be written,
+    /// the disk being full, none of theirs are removed either.
+    async fn name_store(&self) {
+        if self.store.read().and_then(|snapshot| snapshot.store_id()).is_ok_and(|id| id.is_some()) {
+            return;
+        }
+        if let Err(error) = self.store.transact(|tx| tx.name_store()).await {
+            tracing::warn!(%error, "backups of this store tell no store: it has no id, and none could be written");
+        }
+    }
+
     fn make(&self) -> Result<Made, BackupError> {
         let settings = &self.settings;
         let directory = &settings.directory;
@@ -191,7 +221,7 @@ impl Backups {
         let created_ms = self.store.now_ms();
         let name = Name {
             node: own.node.clone(),
-            store: own.stores.first().cloned(),
+            store: own.store(),
             number: last.map_or(1, |last| last.saturating_add(1)),
             created_s: created_ms.div_euclid(1000),
             is_encrypted: !settings.recipients.is_empty(),
@@ -219,7 +249,8 @@ impl Backups {
 
     fn owner(&self) -> Result<Owner, BackupError> {
         let snapshot = self.store.read()?;
-        let ids = [snapshot.store_id()?, sync::node_id(&snapshot)?];
+        // A copy of this store that goes on by itself gets another id at the centre.
+        let ids = [sync::node_id(&snapshot)?, snapshot.store_id()?];
         Ok(Owner::new(&self.settings.node_name, ids.into_iter().flatten()))
     }
 
@@ -397,9 +428,17 @@ pub fn list_own(settings: &BackupSettings, own: &Owner) -> Result<Vec<Listed>, B
     if !directory.is_dir() {
         settings.may_be_missing()?;
     }
-    let mut listed = list(directory)?;
-    listed.retain(|listed| own.has(&listed.node, listed.store.as_deref()));
-    Ok(listed)
+    Ok(own_of(list(directory)?, own))
+}
+
+/// Those of one node and its store. What an earlier version made tells no store: it counts as long as no other box of this name
+/// is seen to have the directory too.
+fn own_of(mut listed: Vec<Listed>, own: &Owner) -> Vec<Listed> {
+    let is_shared = listed.iter().any(|listed| own.is_others(&listed.node, listed.store.as_deref()));
+    listed.retain(|listed| {
+        own.has(&listed.node, listed.store.as_deref()) && !(is_shared && listed.store.is_none())
+    });
+    listed
 }
 
 /// Whether a backup is the file that was written: its SHA-256 is the one beside it. Reads all of it. `None` if no checksum
@@ -455,8 +494,8 @@ fn tidy(directory: &Path, own: &Owner) -> Result<(), BackupError> {
 /// Removes the oldest complete backups of this node, by their numbers, once `keep` newer ones are there that are as they
 /// were written; says how many. One that is damaged takes no place of one that could be restored.
 fn thin_out(directory: &Path, own: &Owner, keep: usize) -> Result<usize, BackupError> {
-    let is_own = |listed: &Listed| listed.checksum && own.has(&listed.node, listed.store.as_deref());
-    let complete: Vec<_> = list(directory)?.into_iter().filter(is_own).collect();
+    let own = own_of(list(directory)?, own);
+    let complete: Vec<_> = own.into_iter().filter(|listed| listed.checksum).collect();
     let keep = keep.max(1);
     if complete.len() <= keep {
         return Ok(0);

@@ -389,13 +389,15 @@ fn start_log(level: &str) {
     let filter = EnvFilter::new(format!("rustls=error,h2=error,hyper=error,{asked}"));
     // It writes down the password of every connection. No directive of the variable, however exact, brings it back.
     let filter = filter.and(filter_fn(|metadata| !metadata.target().starts_with("fast_socks5")));
-    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // It would say so on the same standard error, and a panic there would end the request: a log may be on a full disk.
     let log = log.log_internal_errors(false);
     let to_log = tracing_subscriber::registry();
     if config::is_log_json() {
-        to_log.with(log.json().with_filter(filter)).init();
+        // Programs that read it can tell what the node says from what a library does.
+        to_log.with(log.json().with_target(true).with_filter(filter)).init();
     } else {
-        to_log.with(log.compact().with_ansi(io::stderr().is_terminal()).with_filter(filter)).init();
+        let log = log.compact().with_target(false).with_ansi(io::stderr().is_terminal());
+        to_log.with(log.with_filter(filter)).init();
     }
 }

@@ -9,15 +9,16 @@ use axum::response::{IntoResponse, Response};
 use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
+use super::rights::Rights;
 use crate::domain::access::Verb;
 
 /// Makes a backup in the configured directory and says what is in it.
 pub(crate) async fn create(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "backups")?;
     // In a task of its own: a caller that goes away does not break it off.
-    let backups = Arc::clone(&node.backups);
-    let made = tokio::spawn(async move { backups.create().await }).await.map_err(|_| ApiError::Internal)?;
-    match made {
+    let (backups, rights) = (Arc::clone(&node.backups), Rights::of(&node, &caller));
+    let made = tokio::spawn(async move { backups.create_if(|| rights.check_now()).await });
+    match made.await.map_err(|_| ApiError::Internal)?? {
         Ok(made) => Ok((StatusCode::CREATED, super::json(made)).into_response()),
         Err(error) => {
             // Whoever asked is told; a command that makes it in its own process shows errors of the log beside that.

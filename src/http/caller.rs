@@ -7,36 +7,28 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
-use axum::body::HttpBody as _;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::RawDocument;
-use futures_util::future::BoxFuture;
 
 use super::answer_budget::AnswerBudget;
-use super::conflict_rights::without_questions;
+use super::effects;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
-use super::long_answer::guarded;
-use super::rights::Rights;
 use super::session;
-use super::witness::{Witness, login_failed};
-use super::{Node, Overloaded, Pattern, Received, Way, writes};
+use super::witness::login_failed;
+use super::{Node, Pattern, Way};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
 use crate::domain::active::{Closing, is_active, is_active_raw, is_open_here};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
-use crate::store::{Asker, Charge, Granted, Right, Snapshot, StoreError, Tx, asked_by};
-
-/// A read that takes longer looks at the rights of the reader once more before it is answered.
-const LONG_READ: Duration = Duration::from_millis(100);
+use crate::store::{Granted, Snapshot, StoreError, Tx};
 
 /// Paths that need no login.
 const PUBLIC_PATHS: &[&str] = &["/", "/healthz", "/readyz"];
@@ -92,6 +84,27 @@ impl PasswordProof {
     }
 }
 
+/// The caller's account as the last transaction of this request has left it; nothing before the first. Its `Debug` does not
+/// show the hash of the password.
+#[derive(Clone, Default)]
+pub(crate) struct WrittenAccount(Arc<Mutex<Option<StoredAccount>>>);
+
+impl std::fmt::Debug for WrittenAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WrittenAccount")
+    }
+}
+
+impl WrittenAccount {
+    pub(super) fn set(&self, account: StoredAccount) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(account);
+    }
+
+    pub(super) fn get(&self) -> Option<StoredAccount> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Somebody whose credentials were verified for this request, with everything that their rights were made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -105,6 +118,7 @@ pub(crate) struct Caller {
     /// The access rules when the request began.
     pub(crate) acl: Arc<Acl>,
     pub(crate) proof: PasswordProof,
+    pub(crate) written: WrittenAccount,
     /// Of the answer to this request.
     pub(crate) answer: AnswerBudget,
 }
@@ -119,9 +133,9 @@ impl Caller {
     ) -> Caller {
         let StoredAccount { principal, password_hash, rights_count, .. } = account;
         let password_hash = PasswordVersion(password_hash);
-        let proof = PasswordProof::default();
+        let (acl, proof, written) = (node.acl(), PasswordProof::default(), WrittenAccount::default());
         let answer = AnswerBudget::default();
-        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl(), proof, answer }
+        Caller { principal, peer, session, password_hash, rights_count, acl, proof, written, answer }
     }
 
     /// Where the request comes from; nothing for the machine itself.
@@ -159,6 +173,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             rights_count: 0,
             acl: node.acl(),
             proof: PasswordProof::default(),
+            written: WrittenAccount::default(),
             answer: AnswerBudget::default(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {
@@ -168,75 +183,9 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
         None => Err(ApiError::Unauthorized),
     };
     match caller {
-        Ok(mut caller) => {
-            caller.answer = AnswerBudget::of(&request);
-            if let Some(waiting) = waits_for_room(&caller, &request)
-                && let Err(error) = waited(node, &caller, waiting).await
-            {
-                return error.into_response();
-            }
-            let witness = Witness::of(&request, pattern);
-            let method = request.method().clone();
-            let response = if [Method::GET, Method::HEAD].contains(&method) {
-                read(node, way, &caller, request).await
-            } else {
-                write(node, way, &caller, request).await
-            };
-            let response = without_questions(node, &caller, response);
-            // Here, so that no handler can forget it: what follows may wait for the disk.
-            if let Some(bytes) = response.body().size_hint().exact() {
-                caller.answer.made(usize::try_from(bytes).unwrap_or(usize::MAX));
-            }
-            let response = witness.saw(node, &caller, response).await;
-            guarded(node, &caller, (method, pattern), response)
-        }
+        Ok(caller) => effects::answer(node, way, caller, request).await,
         Err(error) => error.into_response(),
     }
-}
-
-/// Counts the request for the account; a wait where that has no room.
-fn waits_for_room(caller: &Caller, request: &Request) -> Option<BoxFuture<'static, Result<(), Overloaded>>> {
-    request.extensions().get::<Received>()?.0.known_as(&caller.principal.actor)
-}
-
-/// Who has waited may have lost the right to ask.
-async fn waited(
-    node: &Arc<Node>,
-    caller: &Caller,
-    waiting: BoxFuture<'static, Result<(), Overloaded>>,
-) -> Result<(), ApiError> {
-    waiting.await.map_err(|_| ApiError::Overloaded)?;
-    Rights::of(node, caller).check_now()
-}
-
-/// A read takes effect when it is answered. A short one is answered as it was let in.
-async fn read(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
-    let began = Instant::now();
-    let asker = Asker {
-        who: caller.principal.actor.clone(),
-        from: caller.from(),
-        right: Right::ReadOnly,
-        charge: Charge::default(),
-    };
-    let response = asked_by(asker, way.go(node, Some(caller), request)).await;
-    if began.elapsed() < LONG_READ {
-        return response;
-    }
-    match Rights::of(node, caller).check_now() {
-        Ok(()) => response,
-        Err(error) => error.into_response(),
-    }
-}
-
-/// A write takes effect when it is written, which the store compares, and whatever else it does when its body has been
-/// read.
-async fn write(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request) -> Response {
-    let rights = Arc::new(Rights::of(node, caller));
-    request.extensions_mut().insert(Arc::clone(&rights));
-    let right = Right::Client(rights);
-    let asker =
-        Asker { who: caller.principal.actor.clone(), from: caller.from(), right, charge: Charge::default() };
-    asked_by(asker, writes::go(node, way, caller, request)).await
 }
 
 /// A link is a credential of its own; without a valid one its handler answers what is answered here. It asks where

@@ -64,6 +64,9 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
 const BODY_BEGIN: Duration = Duration::from_secs(30);
 /// What it has to bring from then on, on the average.
 const BODY_BYTES_A_SECOND_MIN: u64 = 1024;
+/// How long it may take for [`BODY_STEP_BYTES`] more, or for its end.
+const BODY_STEP: Duration = Duration::from_secs(30);
+const BODY_STEP_BYTES: usize = 1024;
 
 /// Most bytes of a request's body, coded and decoded.
 #[derive(Debug, Clone, Copy)]
@@ -119,16 +122,22 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     Ok(body)
 }
 
-/// The whole body, if it is no longer than `limit` and comes on.
+/// The whole body, if it is no longer than `limit` and comes on: fast enough in all, and without standing still.
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
     let started = Instant::now();
     let mut parts = Parted::default();
+    // When it last came on, and how long it was then.
+    let (mut stepped, mut stepped_length) = (started, 0);
     loop {
+        if parts.length - stepped_length >= BODY_STEP_BYTES {
+            (stepped, stepped_length) = (Instant::now(), parts.length);
+        }
         let taken = Duration::from_secs(parts.length as u64 / BODY_BYTES_A_SECOND_MIN);
-        let frame = match timeout_at(started + BODY_BEGIN + taken, body.frame()).await {
+        let deadline = (started + BODY_BEGIN + taken).min(stepped + BODY_STEP);
+        let frame = match timeout_at(deadline, body.frame()).await {
             Err(_) => return Err(ApiError::TooSlow),
             Ok(None) => return Ok(parts.whole()),
             Ok(Some(Err(error))) => return Err(unreadable(&error)),

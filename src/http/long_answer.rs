@@ -10,7 +10,7 @@ use axum::body::{Body, HttpBody};
 use axum::http::Method;
 use axum::response::Response;
 
-use super::caller::{Caller, account_now};
+use super::caller::Caller;
 use super::pieces::{PieceRule, Pieces};
 use super::rights::Rights;
 use super::witness::Seen;
@@ -33,24 +33,10 @@ pub(crate) fn guarded(
     if is_short(&response) || !caller.principal.actor.has_account() {
         return response;
     }
-    let is_read = [Method::GET, Method::HEAD].contains(&asked.0);
-    let rights = if is_read { Rights::of(node, caller) } else { rights_after_write(node, caller) };
+    let rights = Rights::of_answer(node, caller);
     let opening = response.extensions().get::<Seen>().and_then(Seen::opening);
     let guard = Guard { rights, opening, checked: Weak::new(), asked };
     response.map(|body| Body::new(Pieces::new(body, guard)))
-}
-
-/// A write may have changed the account of its own caller, whose answer is then not broken off for it. What ends it is what
-/// changes from now on.
-fn rights_after_write(node: &Arc<Node>, caller: &Caller) -> Rights {
-    let now = account_now(node, &caller.principal.actor).ok().flatten();
-    let session = caller.session.filter(|id| node.accounts.sessions().is_alive(id));
-    let caller = match now.filter(|now| now.active) {
-        Some(now) => Caller::of_account(node, now, caller.peer, session),
-        // Gone or closed: the first piece is refused.
-        None => caller.clone(),
-    };
-    Rights::of(node, &caller)
 }
 
 fn is_short(response: &Response) -> bool {

@@ -21,6 +21,7 @@ mod conflicts;
 mod content;
 mod cors;
 mod dead;
+mod effects;
 mod emergency;
 mod error;
 mod extract;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Node;
 use super::answer_budget::AnswerBudget;
-use super::caller::{Caller, account_in_tx, account_of, at_present, is_admitted};
+use super::caller::{Caller, PasswordVersion, account_in_tx, account_of, at_present, is_admitted};
 use super::error::ApiError;
 use super::link::end_disallowed;
 use crate::accounts::StoredAccount;
@@ -33,6 +33,19 @@ impl Rights {
         // What is compared may outlive the answer, which is counted until it is sent.
         let caller = Caller { answer: AnswerBudget::default(), ..caller.clone() };
         Rights { node: Arc::clone(node), caller }
+    }
+
+    /// Those by which the answer to the caller's request is read. A write may have changed the account of its own caller,
+    /// whose answer is not broken off for it: what ends it is what has changed since the transaction. A session ends with
+    /// every change of its account, so it counts if the write has made none.
+    pub(crate) fn of_answer(node: &Arc<Node>, caller: &Caller) -> Rights {
+        let Some(account) = caller.written.get() else {
+            return Rights::of(node, caller);
+        };
+        let session = caller.session.filter(|_| account.rights_count == caller.rights_count);
+        let StoredAccount { principal, password_hash, rights_count, .. } = account;
+        let password_hash = PasswordVersion(password_hash);
+        Rights::of(node, &Caller { principal, session, password_hash, rights_count, ..caller.clone() })
     }
 
     /// Compares them with what is committed.
@@ -119,6 +132,13 @@ impl Standing for Rights {
         let now = account_in_tx(&self.node, tx, &principal.actor)?.and_then(|account| account.password_hash);
         let is_new = now.is_some() && now != password_hash.0;
         Ok(if is_new { Err(Stale::PasswordNotGiven) } else { Ok(()) })
+    }
+
+    fn note_written(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        if let Some(account) = account_in_tx(&self.node, tx, &self.caller.principal.actor)? {
+            self.caller.written.set(account);
+        }
+        Ok(())
     }
 }
 

@@ -373,16 +373,23 @@ impl Snapshot {
         Ok(!self.transaction.open_table(CONTENT)?.is_empty()?)
     }
 
-    /// All content that is named and not all here, in order of its name.
-    pub fn content_wanted(&self) -> Result<Vec<WantedContent>, StoreError> {
+    /// Content after `after` that is named and not all here, in order of its name.
+    pub fn content_wanted(&self, after: &str, max: usize) -> Result<Vec<WantedContent>, StoreError> {
         let table = self.transaction.open_table(CONTENT_WANTED)?;
         let mut wanted = Vec::new();
-        for entry in table.iter()? {
+        for entry in table.range::<&str>((Bound::Excluded(after), Bound::Unbounded))?.take(max) {
             let (name, row) = entry?;
             let (length, failed_at) = row.value();
             wanted.push(WantedContent { sha256: name.value().to_owned(), length, failed_at });
         }
         Ok(wanted)
+    }
+
+    /// The name that has this place among [`Snapshot::content_wanted`], counted from 0; none if there are fewer.
+    pub fn content_wanted_at(&self, place: usize) -> Result<Option<String>, StoreError> {
+        let table = self.transaction.open_table(CONTENT_WANTED)?;
+        let found = table.iter()?.nth(place).transpose()?;
+        Ok(found.map(|(name, _)| name.value().to_owned()))
     }
 
     /// Content after `after` that the centre is not known to have, in order of its name.
@@ -413,12 +420,14 @@ impl Snapshot {
 
     /// What is still to be fetched, without the chunks that are here already.
     pub fn content_wanted_left(&self) -> Result<ContentsLeft, StoreError> {
-        let content = self.transaction.open_table(CONTENT)?;
+        let (content, wanted) =
+            (self.transaction.open_table(CONTENT)?, self.transaction.open_table(CONTENT_WANTED)?);
         let mut left = ContentsLeft::default();
-        for wanted in self.content_wanted()? {
-            let here = u64::from(count_chunks(&content, &wanted.sha256)?) * CONTENT_CHUNK_BYTES as u64;
+        for entry in wanted.iter()? {
+            let (name, row) = entry?;
+            let here = u64::from(count_chunks(&content, name.value())?) * CONTENT_CHUNK_BYTES as u64;
             left.count += 1;
-            left.bytes = left.bytes.saturating_add(wanted.length.saturating_sub(here));
+            left.bytes = left.bytes.saturating_add(row.value().0.saturating_sub(here));
         }
         Ok(left)
     }

@@ -127,7 +127,6 @@ pub use put_right::BitsPutRight;
 pub use rebuild::{read_backup, rebuild};
 pub use records::Tx;
 pub use reindex::is_made_anew;
-pub use repeats::REPEATS_EACH_MAX;
 pub use rows::DamagedRow;
 pub use salvage::{Left, LeftChunk, LeftRecord, read_what_is_left};
 pub use scrub::Scrub;

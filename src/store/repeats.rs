@@ -22,7 +22,7 @@ use crate::domain::audit::{Event, PATHS_MAX, Times, What};
 const META_REPEATS: &str = "audit_repeats";
 /// Changes of one record by one account that have an entry each in a minute: one in a second, which is more than people
 /// and forms make.
-pub const REPEATS_EACH_MAX: u32 = 60;
+const REPEATS_EACH_MAX: u32 = 60;
 const WINDOW_MS: i64 = 60_000;
 /// Records whose changes are counted at once; more are counted from the beginning.
 const COUNTED_MAX: usize = 16_384;

@@ -46,6 +46,12 @@ pub trait Standing: Send + Sync {
     fn check_written(&self, _tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
         Ok(Ok(()))
     }
+
+    /// The job has written, and all of it is to be committed: what the answer to it goes by from now on. Called again if the
+    /// job is run again.
+    fn note_written(&self, _tx: &Tx<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// By what right an [`super::Asker`] writes.
@@ -69,11 +75,14 @@ impl Right {
         }
     }
 
-    /// Refuses what a job has written in this transaction and its right does not include.
-    pub(super) fn check_written(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
+    /// Refuses what a job has written in this transaction and its right does not include. `is_trial`: it is undone.
+    pub(super) fn check_written(&self, tx: &Tx<'_>, is_trial: bool) -> Result<(), StoreError> {
         match self {
             Right::Machine | Right::ReadOnly => Ok(()),
-            Right::Client(standing) => standing.check_written(tx)?.map_err(StoreError::Stale),
+            Right::Client(standing) => {
+                standing.check_written(tx)?.map_err(StoreError::Stale)?;
+                if is_trial { Ok(()) } else { standing.note_written(tx) }
+            }
         }
     }
 }

@@ -180,10 +180,13 @@ where
         tx.asker.clone_from(&self.asker);
         self.spared.begin();
         std::mem::swap(&mut tx.spared, &mut self.spared);
-        let right = self.asker.as_ref().map(|asker| &asker.right);
+        let (right, is_trial) = (self.asker.as_ref().map(|asker| &asker.right), self.is_trial);
         let result = match right.map_or(Ok(()), |right| right.check(tx)) {
             Ok(()) => (self.job)(tx).and_then(|done| {
-                right.map_or(Ok(()), |right| right.check_written(tx)).map(|()| done).map_err(E::from)
+                right
+                    .map_or(Ok(()), |right| right.check_written(tx, is_trial))
+                    .map(|()| done)
+                    .map_err(E::from)
             }),
             Err(refusal) => Err(refusal.into()),
         };

@@ -21,18 +21,62 @@ fn shown(number: Option<u64>) -> String {
     number.map_or_else(|| "none".to_owned(), |number| number.to_string())
 }
 
+/// The wanted contents in the order in which this round asks about them: each comes to be the first. No position is kept
+/// for that, because the number of the round goes round by itself. There may be very many, so only those of one question are
+/// in memory.
+struct WantedTurn {
+    /// The last name of the question before.
+    after: String,
+    /// Where the turn began, and is over once it comes there again from the first name on.
+    first: String,
+    has_begun_anew: bool,
+}
+
+impl WantedTurn {
+    fn of(lane: &Lane<'_>) -> Result<WantedTurn, StoreError> {
+        let snapshot = lane.store.read()?;
+        let count = usize::try_from(snapshot.content_wanted_count()?).unwrap_or(usize::MAX);
+        let turns = count.div_ceil(ASK_NAMES_MAX).max(1);
+        let turn = usize::try_from(lane.number).unwrap_or_default() % turns;
+        let after = match (turn * ASK_NAMES_MAX).checked_sub(1) {
+            Some(last) => snapshot.content_wanted_at(last)?.unwrap_or_default(),
+            None => String::new(),
+        };
+        Ok(WantedTurn { first: after.clone(), after, has_begun_anew: false })
+    }
+
+    /// The names of the next question, as they are wanted now; none when the turn is over.
+    fn next(&mut self, lane: &Lane<'_>) -> Result<Vec<WantedContent>, StoreError> {
+        let snapshot = lane.store.read()?;
+        let mut names = snapshot.content_wanted(&self.after, ASK_NAMES_MAX)?;
+        if names.is_empty() && !self.has_begun_anew {
+            self.has_begun_anew = true;
+            names = snapshot.content_wanted("", ASK_NAMES_MAX)?;
+        }
+        if self.has_begun_anew {
+            names.retain(|wanted| wanted.sha256 <= self.first);
+        }
+        if let Some(last) = names.last() {
+            self.after.clone_from(&last.sha256);
+        }
+        Ok(names)
+    }
+}
+
 impl Lane<'_> {
     pub(super) async fn fetch(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
-        let turn = self.turn_of_wanted()?;
-        for names in turn.chunks(ASK_NAMES_MAX) {
+        let mut turn = WantedTurn::of(self)?;
+        loop {
+            let names = turn.next(self)?;
             let is_disk_short = self.store.shortage().is_some();
-            if is_disk_short || self.absent >= ABSENT_MAX || self.budget.affordable(1, 1) == 0 {
-                break;
+            let is_over = names.is_empty() || self.absent >= ABSENT_MAX;
+            if is_over || is_disk_short || self.budget.affordable(1, 1) == 0 {
+                return Ok(());
             }
             let asked: Vec<String> = names.iter().map(|wanted| wanted.sha256.clone()).collect();
             let files = central.content_files(&asked).await?;
             self.absent += (names.len() - files.len()) as u64;
-            for wanted in names {
+            for wanted in &names {
                 let Some(file) = files.iter().find(|file| file.sha256 == wanted.sha256) else {
                     continue;
                 };
@@ -42,17 +86,6 @@ impl Lane<'_> {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// The wanted contents in the order in which this round asks about them: each comes to be the first. No
-    /// position is kept for that, because the number of the round goes round by itself.
-    fn turn_of_wanted(&self) -> Result<Vec<WantedContent>, StoreError> {
-        let mut wanted = self.store.read()?.content_wanted()?;
-        let turns = wanted.len().div_ceil(ASK_NAMES_MAX).max(1);
-        let turn = usize::try_from(self.number).unwrap_or_default() % turns;
-        wanted.rotate_left(turn * ASK_NAMES_MAX);
-        Ok(wanted)
     }
 
     /// Marked content is fetched once its mark is gone, or after a long time.

@@ -50,12 +50,14 @@ async fn forms_are_short() {
         .is(413, NOTHING);
 }
 
-/// A body of `total` bytes, so many at once, with a pause before each.
-fn dripping(total: usize, at_once: usize, pause: Duration) -> Body {
-    Body::from_stream(stream::iter(0..total / at_once).then(move |_| async move {
+/// A body of which so many bytes are there at once, and `rest` in pieces of `piece` bytes, with a pause before each.
+fn dripping(at_once: usize, rest: usize, piece: usize, pause: Duration) -> Body {
+    let first = stream::iter((at_once > 0).then(|| vec![b' '; at_once]));
+    let rest = stream::iter(0..rest / piece).then(move |_| async move {
         sleep(pause).await;
-        Ok::<_, Infallible>(Bytes::from(vec![b' '; at_once]))
-    }))
+        vec![b' '; piece]
+    });
+    Body::from_stream(first.chain(rest).map(|piece| Ok::<_, Infallible>(Bytes::from(piece))))
 }
 
 /// How long what comes behind a refusal is thrown away.
@@ -64,17 +66,27 @@ const THROWN_AWAY_S_MAX: u64 = 30;
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_on_is_given_up() {
     let node = TestNode::with_people().await;
-    for (path, who, total, at_once, pause_ms, given_up_s) in [
+    let doctor = ("/institutions/x", Some("DOC003"));
+    for ((path, who), at_once, rest, piece, pause_ms, given_up_s) in [
         // One byte every 15 seconds is never silent for long, and would go on for hours.
-        ("/session", None, 4000, 1, 15_000, Some(30)),
-        ("/institutions/x", Some("DOC003"), 100_000, 1, 1000, Some(30)),
-        // As fast as is asked for at first, and then no more.
-        ("/institutions/x", Some("DOC003"), 200_000, 50_000, 25_000, None),
-        ("/institutions/x", Some("DOC003"), 500_000, 100, 200, Some(60)),
-        ("/institutions/x", Some("DOC003"), 100_000, 1100, 1000, None),
+        (("/session", None), 0, 4000, 1, 15_000, Some(30)),
+        (doctor, 0, 100_000, 1, 1000, Some(30)),
+        // Slower than a kibibyte a second from the beginning, and as fast as that.
+        (doctor, 0, 500_000, 100, 200, Some(60)),
+        (doctor, 0, 100_000, 1100, 1000, None),
+        // Long before the time is over in which so much may come, but it does not come on: silent, a byte each second,
+        // and less than a kibibyte in 30 seconds.
+        (doctor, 900_000, 10, 1, 100_000, Some(30)),
+        (doctor, 900_000, 100_000, 1, 1000, Some(30)),
+        (doctor, 900_000, 20_000, 1000, 29_000, Some(30)),
+        // Pauses are taken if enough comes behind each.
+        (doctor, 900_000, 20_000, 1100, 29_000, None),
+        (doctor, 0, 200_000, 50_000, 25_000, None),
+        // The end may be shorter.
+        (doctor, 10_000, 1, 1, 29_000, None),
     ] {
-        let call =
-            node.request("POST", path).bytes(dripping(total, at_once, Duration::from_millis(pause_ms)));
+        let pause = Duration::from_millis(pause_ms);
+        let call = node.request("POST", path).bytes(dripping(at_once, rest, piece, pause));
         let call = if let Some(who) = who { call.by(who) } else { call };
         let began = Instant::now();
         let answer = call.send().await;

@@ -1,9 +1,11 @@
 //! "CORS", and what becomes of writes that pages of other sites make.
 
 use bson::doc;
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use thalamus_edge::domain::record::Kind;
 
+use crate::rights::{path_of, routes};
 use crate::support::api::{Answer, NOTHING, TestNode};
 
 const PORTAL: &str = "https://portal.example.org";
@@ -103,6 +105,38 @@ async fn a_star_opens_reading_without_credentials_and_nothing_else() {
     }
     let own = node.patch("/people/ANA001", json!({"n": 1})).by("ANA001").header("host", "box.local:8443");
     own.header("origin", "https://box.local:8443").send().await.is(200, &["update people/ANA001"]);
+}
+
+/// The same on every route that there is.
+#[tokio::test]
+async fn a_star_opens_no_write_on_any_route() {
+    let node = with_origins(&["*"]).await;
+    let mut all = routes(&node).await;
+    // Those that need no login.
+    all.extend(
+        [("/link/x", "POST"), ("/session", "POST"), ("/session", "DELETE"), ("/session/end", "POST")]
+            .map(|(path, method)| (path, method.to_owned())),
+    );
+    let (mut read, mut refused) = (0, 0);
+    for (pattern, method) in all {
+        let path = path_of(pattern, &method);
+        let call = node.request(&method, &path).by("ROOT004").header("host", "box.local:8443");
+        let answer = call.header("origin", PORTAL).bytes("{}").open().await;
+        let cell = format!("{method} {path}");
+        assert_eq!(answer.headers()["access-control-allow-origin"], "*", "{cell}");
+        assert!(!answer.headers().contains_key("access-control-allow-credentials"), "{cell}");
+        let is_read = ["GET", "HEAD", "OPTIONS"].contains(&method.as_str());
+        assert_eq!(answer.status() == 403, !is_read, "{cell}: {}", answer.status());
+        let text = answer.into_body();
+        if is_read {
+            read += 1;
+        } else {
+            let text = text.collect().await.unwrap().to_bytes();
+            assert!(String::from_utf8_lossy(&text).contains("cross_origin"), "{cell}");
+            refused += 1;
+        }
+    }
+    assert!(read > 60 && refused > 40, "{read} and {refused}");
 }
 
 /// Beside `*`, pages that are named may do what named pages may.

@@ -469,59 +469,64 @@ async fn a_list_under_an_emergency_ends_with_it() {
     }
 }
 
+/// What may become of a link, the last of which takes nothing.
+pub(crate) const LINK_CHANGES: [&str; 8] =
+    ["used", "replaced", "closed", "reopened", "password", "maker closed", "maker reopened", "nothing"];
+/// What the form of a link sends.
+pub(crate) const LINK_FORM: &str = "password=another+cradle+in+Roma&again=another+cradle+in+Roma";
+
+/// Where a link to the account leads; ANA001 and the technician fred may have one. BOSS09 has made it.
+pub(crate) async fn make_link(node: &TestNode, account: &str) -> String {
+    node.person("ANA001", &["end_user"]).await;
+    node.person("BOSS09", &["root"]).await;
+    let fred = json!({"roles": ["root"], "local": true, "password": PASSWORD});
+    node.post("/users/fred", fred).by_operator().send().await.is(201, NOTHING);
+    let made = node.post(&format!("/users/{account}/link"), json!({})).by("BOSS09").send().await;
+    made.is(201, NOTHING).json()["path"].as_str().unwrap().to_owned()
+}
+
+pub(crate) async fn change_link(node: &TestNode, account: &str, path: &str, what: &str) {
+    let user =
+        |end: &str, body: Value| node.post(&format!("/users/{account}/{end}"), body).by_operator().send();
+    let boss = async |active: bool| {
+        let call = node.post("/users/BOSS09/active", json!({"active": active})).by_operator();
+        call.send().await.is(204, &["update people/BOSS09"]);
+    };
+    match what {
+        "used" => drop(node.request("POST", path).bytes(LINK_FORM).send().await),
+        "replaced" => {
+            drop(node.post(&format!("/users/{account}/link"), json!({})).by("BOSS09").send().await);
+        }
+        "closed" => drop(user("active", json!({"active": false})).await),
+        "reopened" => {
+            user("active", json!({"active": false})).await;
+            user("active", json!({"active": true})).await;
+        }
+        "password" => drop(user("password", json!({"password": NEW_PASSWORD})).await),
+        "maker closed" => boss(false).await,
+        "maker reopened" => {
+            boss(false).await;
+            boss(true).await;
+        }
+        _ => {}
+    }
+}
+
 /// A link is a right too: it is gone once it is used, replaced, or its account or its maker's closed, while its form is
 /// under way.
 #[tokio::test]
 async fn a_link_is_good_for_what_it_replaces() {
     for account in ["ANA001", "fred@local"] {
-        for what in [
-            "used",
-            "replaced",
-            "closed",
-            "reopened",
-            "password",
-            "maker closed",
-            "maker reopened",
-            "nothing",
-        ] {
+        for what in LINK_CHANGES {
             let node = TestNode::start();
-            node.person("ANA001", &["end_user"]).await;
-            node.person("BOSS09", &["root"]).await;
-            let fred = json!({"roles": ["root"], "local": true, "password": PASSWORD});
-            node.post("/users/fred", fred).by_operator().send().await.is(201, NOTHING);
-            let make = || node.post(&format!("/users/{account}/link"), json!({})).by("BOSS09").send();
-            let path = make().await.is(201, NOTHING).json()["path"].as_str().unwrap().to_owned();
-            let form = "password=another+cradle+in+Roma&again=another+cradle+in+Roma";
-            let (stream, is_asked, go) = in_halves(form.as_bytes());
+            let path = make_link(&node, account).await;
+            let (stream, is_asked, go) = in_halves(LINK_FORM.as_bytes());
             let mut answer = Box::pin(node.request("POST", &path).bytes(stream).open());
             tokio::select! {
                 answer = &mut answer => panic!("{what}: {}", answer.status()),
                 asked = is_asked => asked.unwrap(),
             }
-            let user = |end: &str, body: Value| {
-                node.post(&format!("/users/{account}/{end}"), body).by_operator().send()
-            };
-            match what {
-                "used" => drop(node.request("POST", &path).bytes(form).send().await),
-                "replaced" => drop(make().await),
-                "closed" => drop(user("active", json!({"active": false})).await),
-                "reopened" => {
-                    user("active", json!({"active": false})).await;
-                    user("active", json!({"active": true})).await;
-                }
-                "password" => drop(user("password", json!({"password": NEW_PASSWORD})).await),
-                "maker closed" => {
-                    let close = node.post("/users/BOSS09/active", json!({"active": false})).by_operator();
-                    close.send().await.is(204, &["update people/BOSS09"]);
-                }
-                "maker reopened" => {
-                    for active in [false, true] {
-                        let call = node.post("/users/BOSS09/active", json!({"active": active})).by_operator();
-                        call.send().await.is(204, &["update people/BOSS09"]);
-                    }
-                }
-                _ => {}
-            }
+            change_link(&node, account, &path, what).await;
             go.send(()).unwrap();
             let expected = if what == "nothing" { 200 } else { 401 };
             assert_eq!(answer.await.status().as_u16(), expected, "{account} {what}");

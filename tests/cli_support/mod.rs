@@ -235,8 +235,12 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     }
 
     pub(crate) fn serve_with_variable(&self, name: &str, value: &str) -> Node {
+        self.serve_with_variables(&[(name, value)])
+    }
+
+    pub(crate) fn serve_with_variables(&self, variables: &[(&str, &str)]) -> Node {
         let mut command = self.command(PROGRAM);
-        command.arg("serve").env(name, value);
+        command.arg("serve").envs(variables.iter().copied());
         Node::start(command)
     }
 

@@ -1,6 +1,7 @@
 //! Disks in memory that a store can live on: they can be copied, fill up, and lose what was not flushed.
 
 use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
@@ -113,6 +114,23 @@ impl Medium {
             }
         }
     }
+}
+
+/// Makes a byte another one wherever the text stands in a file, in more than one bit: nothing can say what it was. Returns in how
+/// many places.
+pub(crate) fn damage(file: &Path, text: &str) -> usize {
+    let mut bytes = std::fs::read(file).unwrap();
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, at)| *at == text.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
+    for place in &places {
+        bytes[*place] ^= 6;
+    }
+    std::fs::write(file, bytes).unwrap();
+    places.len()
 }
 
 /// A disk as one store sees it.

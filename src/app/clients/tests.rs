@@ -14,6 +14,7 @@ mod equal;
 mod neighbours;
 mod own;
 mod places;
+mod still;
 mod trailers;
 
 fn client(last: u8) -> AddressPrefix {
@@ -106,39 +107,6 @@ async fn hosts_of_one_network_are_one_client() {
     let _turns: Vec<_> = held.iter().map(begin).collect();
     assert!(clients.connect(of(9999), false).is_none());
     assert!(clients.connect(of(9999), true).is_some(), "a proxy has no share of its own");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_stands_still_ends() {
-    let clients = Clients::new(4096, 0);
-    let _watch = tokio::spawn(Arc::clone(&clients).watch());
-    let (idle, unread, slow, reading, waiting) = (
-        connected(&clients, 1),
-        connected(&clients, 1),
-        connected(&clients, 1),
-        connected(&clients, 1),
-        connected(&clients, 1),
-    );
-    // A long poll has nothing to give: it may wait.
-    let _waiting = begin(&waiting);
-    let unread_turn = begin(&unread);
-    unread_turn.gave(1000);
-    let (slow_turn, reading_turn) = (begin(&slow), begin(&reading));
-    for second in 0..600 {
-        // A byte at a time, and as much as is asked for.
-        slow_turn.asked();
-        slow_turn.gave(1);
-        reading_turn.asked();
-        reading_turn.gave(1100);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let is_over = [&idle, &unread, &slow, &reading, &waiting].map(has_ended);
-        let due = [second >= 19, second >= 121, second >= 121, false, false];
-        let not_yet = [second < 16, second < 118, second < 118, true, true];
-        for at in 0..5 {
-            assert!(is_over[at] || !due[at], "{at} after {second} s");
-            assert!(!is_over[at] || !not_yet[at], "{at} after {second} s");
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -333,7 +333,14 @@ async fn contents_are_compared_with_their_names_after_the_table_that_says_which_
     assert!(store.transact(move |tx| tx.keep_chunks(&sha(b"to come"), 0, b"to COME")).await.unwrap());
     lose(&store, &BTreeSet::from(["content_wanted".to_owned()]));
     let wanted = || -> Vec<String> {
-        store.read().unwrap().content_wanted().unwrap().into_iter().map(|wanted| wanted.sha256).collect()
+        store
+            .read()
+            .unwrap()
+            .content_wanted("", usize::MAX)
+            .unwrap()
+            .into_iter()
+            .map(|wanted| wanted.sha256)
+            .collect()
     };
     assert_eq!(wanted(), Vec::<String>::new(), "not in the transaction that makes the tables anew");
     // A byte at a time: one attachment each.
@@ -370,7 +377,8 @@ async fn a_lost_table_without_checksums_is_made_anew_and_forgets_no_duty() {
             _ => vec!["identity-1", "record-1"],
         };
         assert_eq!(published, wanted.into_iter().collect(), "{name}");
-        let wanted: Vec<_> = snapshot.content_wanted().unwrap().into_iter().map(|w| w.sha256).collect();
+        let wanted: Vec<_> =
+            snapshot.content_wanted("", usize::MAX).unwrap().into_iter().map(|w| w.sha256).collect();
         assert_eq!(wanted, [sha(b"to come")], "{name}");
         let owed: Vec<_> = snapshot.content_owed("", 10).unwrap().into_iter().map(|o| o.sha256).collect();
         assert_eq!(owed, [sha(SMALL)], "{name}");
