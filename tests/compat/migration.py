@@ -123,7 +123,7 @@ class Clinic:
     def look_at_rights(self):
         """With the rules that came along, root administers the node and reads what they do not name; others do neither."""
         picture = f"/personal-documents/{PICTURE}"
-        for path in ("/sync/status", "/users", "/conflicts", "/domiciliary-units", "/domiciliary-units/unit-1", "/institutions",
+        for path in ("/sync/status", "/users", "/sync/conflicts", "/domiciliary-units", "/domiciliary-units/unit-1", "/institutions",
                      "/institutions/hospital-1", "/personal-documents", picture, f"/personal_docs/{ANA}"):
             for login, expected in ((ROOT, 200), (PROFESSIONAL, 403), ((ANA, PASSWORD), 403)):
                 answer = self.node.ask("GET", path, basic(login))
@@ -261,6 +261,13 @@ class Clinic:
         self.check(before["n"] == 1 and before["weight"] == 70.5, f"numbers came back as {before}")
 
 
+#: Where clinic and centre say different things: collection, record, path, the clinic's value and the centre's. Dates as text
+#: and as BSON, and fields that only one side has, make no conflict.
+PROFESSION = ("people", ANA, "profession", "nurse", "teacher")
+#: Another hash; nobody is shown it.
+CHANGED_PASSWORD = ("people", ANA, "password", None, None)
+
+
 def fill_centre(centre):
     """The federation before the clinic joins: somebody the clinic knows too, and somebody else."""
     ana = person(ANA, "Ana", profession="teacher", weight=61)
@@ -269,15 +276,14 @@ def fill_centre(centre):
     centre.database.pols.insert_many([page(BIRTH, ANA), page("far-1", "DEUMOP095IDI")])
 
 
-def check_joined(clinic, centre, output, expected):
-    """Node and centre hold the same, and the conflicts are the expected ones: (collection, id, path, local, central)."""
+def check_joined(clinic, centre, output, conflicts):
+    """Node and centre hold the same, and the conflicts are the expected ones."""
     clinic.check("complete" in output, output)
     found = json.loads(clinic.node.command("conflicts", "list", "--json"))
-    found = {(row["collection"], row["id"], ".".join(row["path"]), json.dumps(row.get("local")),
-              json.dumps(row.get("central"))) for row in found}
-    expected = {(*place, *map(json.dumps, values)) for *place, values in expected}
-    clinic.check(found == expected, f"conflicts that nobody expects: {sorted(found - expected)}; that are missing: "
-                                    f"{sorted(expected - found)}")
+    found = {(row["collection"], row["record"], ".".join(row["path"]), row.get("local"), row.get("central"))
+             for row in found}
+    clinic.check(found == conflicts,
+                 f"conflicts that nobody expects: {found - conflicts}; that are missing: {conflicts - found}")
     here = exports.of_running_node(clinic.node, os.path.join(clinic.directory, "joined"))
     there = exports.of_mongo(centre.database)
     for document in there.records["personal_document"].values():
@@ -292,7 +298,10 @@ def check_joined(clinic, centre, output, expected):
         clinic.check(all(record[name] == value for name, value in bodies.HMIS.items()), record)
         clinic.check(record.get("password") == clinic.hashes[account], f"another hash: {record}")
         if password:
-            clinic.check(record["active"] is (account != LEFT), f"{account} came to the centre as {record['active']!r}")
+            # 0.9.4 stores `false` for everybody it makes, which step 7 opens; 0.9.18 stores nothing.
+            opened = True if clinic.id_name == "_id" else None
+            expected = False if account == LEFT else opened
+            clinic.check(record.get("active") is expected, f"{account} came to the centre as {record}")
     clinic.check(people["DEUMOP095IDI"]["name"] == "John", "the centre's people are not here")
     ana = people[ANA]
     clinic.check(ana["weight"] == 61 and ana["phones"] == ["+34 600", {"kind": "home"}], ana)
@@ -339,7 +348,7 @@ def from_postgresql(processes, binary):
     centre = Mongo(processes, "centre-postgresql")
     centre.start()
     fill_centre(centre)
-    check_joined(clinic, centre, clinic.join(centre), [])
+    check_joined(clinic, centre, clinic.join(centre), {PROFESSION, CHANGED_PASSWORD})
     clinic.go_on()
     clinic.go_back("back to PostgreSQL", lambda: exports.of_postgres(postgres), exports.as_json)
     return clinic
@@ -374,7 +383,6 @@ def from_mongodb(processes, binary):
     clinic.check("7 federation/people.json" in counted and "14 federation/pols.json" in counted, counted)
     mend_lost_page(clinic)
     rows.records["pols"]["lost"] = {"_id": "lost", "book": ANA, **bodies.HMIS_PAGE}
-    del rows.records["personal_document"][PICTURE]["document"]
     clinic.import_all(None)
     clinic.compare(rows)
     clinic.stays_out()
@@ -383,7 +391,7 @@ def from_mongodb(processes, binary):
     centre = Mongo(processes, "centre-mongodb")
     centre.start()
     fill_centre(centre)
-    check_joined(clinic, centre, clinic.join(centre), [])
+    check_joined(clinic, centre, clinic.join(centre), {PROFESSION})
     clinic.go_on()
     clinic.go_back("back to MongoDB", lambda: exports.of_mongo(mongo.database))
     return clinic
