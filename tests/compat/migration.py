@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -139,6 +140,33 @@ class Clinic:
         log = self.node.whole_log()
         for words in GIVEN_TO_ROOT:
             self.check(words in log, f"{words!r} does not stand in the log of the start: {log}")
+
+    def look_at_added_rights(self):
+        """The lines that the guide says to add to the rules do what it says."""
+        with open(self.roles, encoding="utf-8") as file:
+            before = file.read()
+        roles, added = json.loads(before), guide.read_added_names()
+        self.check(set(added) == {"health_professional", "end_user"}, added)
+        added["root"] = added["health_professional"]
+        for role in roles:
+            role["permissions"]["GET"] += added[role["role"]]
+        units = ("/domiciliary-units", "/domiciliary-units/unit-1", "/institutions", "/institutions/hospital-1")
+        documents = ("/personal-documents", f"/personal-documents/{PICTURE}", f"/personal_docs/{ANA}",
+                     f"/personal_docs/{ANA}/{BIRTH}")
+        self.set_rules(json.dumps(roles), "/institutions", 200)
+        for path in units + documents:
+            for login, expected in ((ROOT, 200), (PROFESSIONAL, 200), ((ANA, PASSWORD), 200 if path in documents else 403)):
+                answer = self.node.ask("GET", path, basic(login))
+                self.check(answer.status == expected, f"{login[0]}: GET {path}: {answer.status} {answer.body[:200]}")
+        self.set_rules(before, "/institutions", 403)
+
+    def set_rules(self, text, path, expected):
+        """Writes the rules and lets the node read them, until the professional is answered so at the path."""
+        with open(self.roles, "w", encoding="utf-8") as file:
+            file.write(text)
+        self.node.process.send_signal(signal.SIGHUP)
+        self.processes.wait_for(self.node.process, self.node.name,
+                                lambda: self.node.ask("GET", path, basic(PROFESSIONAL)).status == expected)
 
     def read_picture(self, picture):
         answer = self.node.ask("GET", f"/personal-documents/{PICTURE}/content", basic(ROOT))
@@ -341,6 +369,7 @@ def from_postgresql(processes, binary):
     clinic.stays_out()
     clinic.log_in(clinic.node, {**MADE, CAMERON: PASSWORD, ANA: PASSWORD, ADMIN: ROOT_PASSWORD})
     clinic.look_at_rights()
+    clinic.look_at_added_rights()
     with open(os.path.join(demo, "newborn.jpg"), "rb") as file:
         picture = file.read()
     clinic.check(rows.contents == {PICTURE: picture}, "PostgreSQL has another picture")
@@ -388,6 +417,7 @@ def from_mongodb(processes, binary):
     clinic.stays_out()
     clinic.log_in(clinic.node, {**MADE, CAMERON: PASSWORD, ANA: PASSWORD, ADMIN: ROOT_PASSWORD})
     clinic.look_at_rights()
+    clinic.look_at_added_rights()
     centre = Mongo(processes, "centre-mongodb")
     centre.start()
     fill_centre(centre)
