@@ -144,7 +144,7 @@ class Cases:
                 continue
             for who, login in callers.items():
                 self.read(route, who, login, NO_BOOK, "no-such-page", "of another", "nothing there")
-                self.read(route, who, login, NEIGHBOUR, "nina-1", "of another")
+                self.read(route, who, login, NEIGHBOUR, "nina-1", "of another", "a neighbour")
                 self.read(route, who, login, "NOSUCH0001", "no-such-page", "no such person")
                 self.read(route, who, login, ANA.lower(), BIRTH, "person in lower case")
                 self.read(route, who, login, "A%20B%3Cx%3E", "%3Cscript%3E", "id with other signs")

@@ -12,12 +12,11 @@ NOTHING_LISTED = "200 empty list"
 
 
 def hidden(rows, version, case, upstream, ours):
-    """Yields (row, refusal) for each refusal that a row would explain, if the node had taken this case until now.
+    """Yields (row, refusal) for each refusal that a row would explain, if the node takes this case.
 
-    `upstream` and `ours` are summaries of answers. A case that Thalamus refuses as well can tell only how: there the
-    same kind of refusal is what a row may be about.
+    `upstream` and `ours` are summaries of answers.
     """
-    if not ours.startswith("2") or not upstream.startswith(("2", "3")):
+    if not ours.startswith("2"):
         return
     refusals = REFUSALS + ((NOTHING_LISTED,) if ours == "200 list of records" else ())
     of_case = table.Difference(version, case, "answer", upstream, ours)
