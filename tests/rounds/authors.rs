@@ -107,9 +107,8 @@ async fn authors_are_named_at_a_restored_centre() {
             sim.put(Kind::Person, person("ANA", "theirs"));
         }
         node.complete().await;
-        let mut state = sim.state();
-        (state.records, state.leases) = (records, leases);
-        drop(state);
+        sim.state().records = records;
+        sim.state().leases = leases;
         sim.put(Kind::Person, by_hub(person("ANA", "since then"), AT));
         node.ends(Outcome::Halted).await;
         assert!(node.sync.centre_restored().await.unwrap());
