@@ -79,7 +79,7 @@ fn origins(shut: &[&Value]) -> String {
     let kinds = [
         (Some("centre"), "from the centre"),
         (Some("import"), "by an import"),
-        (None, "before this node's journal begins, as which they may also have been closed elsewhere"),
+        (None, "of whom the journal no longer tells, so somebody may have closed them elsewhere"),
     ];
     let told = kinds.into_iter().filter_map(|(from, words)| {
         let of_kind: Vec<_> =
@@ -103,6 +103,37 @@ fn odd_values(found: &mut Findings, users: &[Value], (is_open, is_closed_here): 
             ABOUT,
             format!("`active` is neither true nor false{words}: {}", some_of(odd)),
             "thalamus-edge user enable ACCOUNT, or user disable ACCOUNT",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_came_inactive_is_told_by_origin() {
+        let user = |id: &str, from: Option<&str>, is_later: Option<bool>| json!({"id": id, "active": false, "closed_here": false, "came_from": from, "became_inactive": is_later});
+        let users = [
+            user("CAME01", Some("centre"), Some(false)),
+            user("CAME02", Some("centre"), Some(false)),
+            user("FILE01", Some("import"), Some(false)),
+            user("PAST01", None, None),
+            user("ELSE01", Some("centre"), Some(true)),
+        ];
+        let mut found = Findings::default();
+        look(&mut found, &users);
+        let said: Vec<_> = found.0.iter().map(|finding| finding.finding.as_str()).collect();
+        assert_eq!(
+            said,
+            [
+                "1 came open and were closed elsewhere since: ELSE01",
+                "4 people have a password and cannot log in, because their records came inactive: 2 from the centre (CAME01, \
+                 CAME02), 1 by an import (FILE01), 1 of whom the journal no longer tells, so somebody may have closed them \
+                 elsewhere (PAST01)",
+            ]
         );
     }
 }
