@@ -140,8 +140,9 @@ const UPSTREAM: &[(&str, Rights)] = &[
     (
         "root",
         Rights {
-            // Its own file names no function of a node.
-            get: "login people person book page password sync conflicts changes audit metrics users trash",
+            // Its own file names no function of a node, and no documents, units and institutions.
+            get: "login people person book page password sync conflicts changes audit metrics users trash personaldocs \
+                  personaldoc poldocs domiciliaryunits domiciliaryunit institutions institution",
             patch: "person page users",
             post: "person page password sync conflicts users trash",
             delete: "person page users",

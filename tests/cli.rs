@@ -353,6 +353,8 @@ fn accounts_that_came_inactive_are_opened_together() {
             .says("ANA001 would be opened")
             .says("3 accounts would be opened")
             .says("1 that were closed");
+        clinic.run(&["user", "list"]).ends(0).says("4 accounts: 0 open; 3 came here inactive; 1 closed here");
+        all(&["--since", "2026-01-01T00:00:00Z", "--dry-run"]).ends(0).says("3 accounts would be opened");
         all(&["--since", "2999-01-01T00:00:00Z"]).ends(0).says("0 accounts were opened");
         all(&["--since", "lately"]).ends(1).complains("2026-11-29T00:00:00Z");
         clinic.run(&["user", "enable"]).ends(2);
@@ -394,7 +396,8 @@ fn accounts_are_made_listed_and_given_passwords() {
             rows[1..],
             [
                 vec!["tech@local", "yes", "root,", "end_user"],
-                vec!["ANA777", "yes", "end_user,", "health_professional,", "root"]
+                vec!["ANA777", "yes", "end_user,", "health_professional,", "root"],
+                vec!["2", "accounts:", "2", "open"]
             ]
         );
         let json = clinic.run(&["user", "list", "--json"]).ends(0).json();
@@ -565,7 +568,7 @@ fn make_conflicts(clinic: &Clinic) -> [String; 2] {
                 remote: Some(Bson::from("physician")),
                 stands: Side::Remote,
             };
-            tx.add_conflict(&key, &clash)?;
+            tx.add_conflict(&key, &clash, None)?;
         }
         Ok(())
     });
@@ -1407,5 +1410,28 @@ mod mongo {
             assert!(person.contains("\"nurse\""), "{person}");
         }
         south.run(&["conflicts", "list"]).ends(0).says("no conflicts");
+    }
+
+    #[test]
+    fn a_round_writes_to_the_database_that_the_connection_string_names() {
+        let federation = Federation::new();
+        let uri = federation.uri();
+        let (address, options) = uri.split_once('?').unwrap();
+        let database = format!("feddiff{}", federation.database);
+        let uri = format!("{}/{database}?{options}", address.trim_end_matches('/'));
+        let clinic = Clinic::new().with("CENTRAL__URI", &uri);
+        let id = &federation.database;
+        fs::write(clinic.path("institution.jsonl"), format!("{{\"_id\": \"{id}\"}}\n")).unwrap();
+        clinic.run(&["import", "institution.jsonl"]).ends(0);
+        clinic.run(&["sync", "now"]).ends(0).says("1 pushed");
+        federation.runtime.block_on(async {
+            let client = mongodb::Client::with_uri_str(&uri).await.unwrap();
+            for (name, expected) in [(database.as_str(), 1), ("federation", 0)] {
+                let institutions = client.database(name).collection::<bson::Document>("institution");
+                let count = institutions.count_documents(bson::doc! {"_id": id}).await.unwrap();
+                assert_eq!(count, expected, "{name}");
+            }
+        });
+        clinic.with("CENTRAL__DATABASE", "federation").run(&["sync", "now"]).ends(2).complains("feddiff");
     }
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "rounds/authors.rs"]
+mod authors;
 #[path = "rounds/large.rs"]
 mod large;
 #[path = "rounds/new_people.rs"]

@@ -304,7 +304,7 @@ async fn a_conflict_has_one_row_for_one_losing_value() {
     };
     for (local, remote) in [("mine", "theirs"), ("mine", "others'"), ("mine too", "theirs")] {
         let clash = clash(local, remote);
-        run(&store, move |tx| tx.add_conflict(&key(), &clash).unwrap()).await;
+        run(&store, move |tx| tx.add_conflict(&key(), &clash, None).unwrap()).await;
     }
     let snapshot = store.read().unwrap();
     let conflicts = snapshot.conflicts().unwrap();

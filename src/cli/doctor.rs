@@ -4,6 +4,7 @@
 //! says what to do. What only looks at files works without a node too, and what cannot be looked at is a finding.
 
 pub(super) mod centre;
+mod closed_accounts;
 mod findings;
 mod machine;
 mod rot;
@@ -21,6 +22,7 @@ use super::users::add_how_they_came;
 use crate::app;
 use crate::config::{Config, DEFAULT_FILE, Loaded};
 use crate::domain::access::ROOT;
+use closed_accounts::some_ids;
 use findings::{Findings, shown};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -248,7 +250,7 @@ fn accounts(found: &mut Findings, users: &[Value]) {
     if active().find(is_root).is_none() {
         found.warning(ABOUT, "nobody administers this node", "thalamus-edge setup");
     }
-    inactive(found, users);
+    closed_accounts::look(found, users);
     let of_demo: Vec<_> =
         active().filter(|user| user["public_password"] == true).map(|user| cell(&user["id"])).collect();
     let no_accounts: Vec<_> = users.iter().filter(|user| user["is_account"] == false).collect();
@@ -268,71 +270,6 @@ fn accounts(found: &mut Findings, users: &[Value]) {
             format!("{} came with the demo: everybody knows their passwords", of_demo.join(", ")),
             "thalamus-edge user disable ACCOUNT, or a password of their own: thalamus-edge user passwd ACCOUNT",
         ),
-    }
-}
-
-/// The ids of the first few.
-fn some_ids(users: &[&Value]) -> String {
-    const EXAMPLES_MAX: usize = 5;
-    let shown: Vec<_> = users.iter().take(EXAMPLES_MAX).map(|user| cell(&user["id"])).collect();
-    let more = users.len().saturating_sub(EXAMPLES_MAX);
-    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
-}
-
-/// People who have a password and whose records say that they are inactive, by where that comes from.
-fn inactive(found: &mut Findings, users: &[Value]) {
-    const ABOUT: &str = "inactive accounts";
-    let ids = some_ids;
-    let came = |user: &&Value| user["closed_here"] == false && user["is_account"].is_null();
-    let came: Vec<_> = users.iter().filter(came).collect();
-    let (ignored, shut): (Vec<_>, Vec<_>) = came.into_iter().partition(|user| user["active"] == true);
-    let (elsewhere, shut): (Vec<_>, Vec<_>) =
-        shut.into_iter().partition(|user| user["became_inactive"] == true);
-    if !elsewhere.is_empty() {
-        let (count, ids) = (elsewhere.len(), ids(&elsewhere));
-        found.ok(ABOUT, format!("{count} came open and were closed elsewhere since: {ids}"));
-    }
-    let here = users.iter().filter(|user| user["closed_here"] == true).count();
-    let opened: Vec<_> = users.iter().filter(|user| user["opened_elsewhere"] == true).collect();
-    if !opened.is_empty() {
-        let (count, ids) = (opened.len(), ids(&opened));
-        let said = "were closed here and opened elsewhere since, and stay closed on this node";
-        found.ok(
-            ABOUT,
-            format!("{count} {said}: {ids} (`thalamus-edge user enable ACCOUNT` opens one here too)"),
-        );
-    }
-    if !shut.is_empty() {
-        let is_known = shut.iter().all(|user| user["became_inactive"] == false);
-        let or_before =
-            if is_known { "" } else { ", or were closed elsewhere before this node's journal begins" };
-        found.warning(
-            ABOUT,
-            format!(
-                "{} people have a password and cannot log in, because their records came inactive from the centre or an \
-                 import{or_before}: {}",
-                shut.len(),
-                ids(&shut)
-            ),
-            "thalamus-edge user enable --all-inactive --dry-run; where a hub makes them so: [accounts] active_from_centre",
-        );
-    } else if !ignored.is_empty() {
-        let count = ignored.len();
-        found.ok(
-            ABOUT,
-            format!("{count} that came so log in, as `active_from_centre` says; {here} were closed here"),
-        );
-    } else if here > 0 {
-        found.ok(ABOUT, format!("{here} were closed here"));
-    }
-    let odd: Vec<_> = users.iter().filter(|user| user["active_stored"].is_string()).collect();
-    if !odd.is_empty() {
-        let value = cell(&odd.first().map_or(Value::Null, |user| user["active_stored"].clone()));
-        found.warning(
-            ABOUT,
-            format!("`active` is neither true nor false, and counts as false: {} (as {value})", ids(&odd)),
-            "thalamus-edge user enable ACCOUNT, or user disable ACCOUNT",
-        );
     }
 }
 

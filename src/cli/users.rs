@@ -1,7 +1,7 @@
 //! Floor 5. The `user` commands. Passwords are asked for or read from standard input, never arguments:
 //! those stand in the list of processes and in the shell's history.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufRead as _, Read as _};
 
 use clap::{Args, Subcommand};
@@ -294,15 +294,17 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
         return Ok(Done::json(&users).lacking(damaged, true));
     }
     add_how_they_came(&client, &mut users).await?;
-    let rows: Vec<_> = users.as_array().map_or(&[][..], |users| users).iter().map(row).collect();
+    let users = users.as_array().map_or(&[][..], |users| users);
+    let rows: Vec<_> = users.iter().map(row).collect();
     if rows.is_empty() {
         return Ok(Done::text("nobody can log in here yet: `thalamus-edge user add ID --role ROLE`")
             .lacking(damaged, false));
     }
-    Ok(Done::text(table(["ID", "ACTIVE", "ROLES", "NOT HONOURED HERE"], &rows)).lacking(damaged, false))
+    let table = table(["ID", "ACTIVE", "ROLES", "NOT HONOURED HERE"], &rows);
+    Ok(Done::text(format!("{table}\n{}", counted(users))).lacking(damaged, false))
 }
 
-/// Adds `became_inactive` to people who are closed by their record and were not closed here.
+/// Adds `became_inactive` and `came_from` to people who are closed by their record and were not closed here.
 pub(super) async fn add_how_they_came(client: &Client, users: &mut Value) -> anyhow::Result<()> {
     let users = users.as_array_mut().map_or(&mut [][..], |users| users);
     if !users.iter().any(|user| user["closed_here"] == false) {
@@ -310,11 +312,13 @@ pub(super) async fn add_how_they_came(client: &Client, users: &mut Value) -> any
     }
     let inactive = client.get("/users?inactive=true").await?.accepted()?;
     let inactive = inactive.as_array().map_or(&[][..], |users| users);
-    let became: HashMap<&str, &Value> =
-        inactive.iter().filter_map(|user| Some((user["id"].as_str()?, &user["became_inactive"]))).collect();
+    let known: HashMap<&str, &Value> =
+        inactive.iter().filter_map(|user| Some((user["id"].as_str()?, user))).collect();
     for user in users {
-        if let Some(became) = user["id"].as_str().and_then(|id| became.get(id)) {
-            user["became_inactive"] = (*became).clone();
+        if let Some(known) = user["id"].as_str().and_then(|id| known.get(id)) {
+            for field in ["became_inactive", "came_from"] {
+                user[field] = known[field].clone();
+            }
         }
     }
     Ok(())
@@ -333,6 +337,21 @@ fn why_closed(user: &Value) -> &'static str {
         (Value::Bool(false), _) => "no, not closed here",
         _ => "no",
     }
+}
+
+/// How many accounts are open, and how many are closed for which reason.
+fn counted(users: &[Value]) -> String {
+    let accounts: Vec<_> = users.iter().filter(|user| user["is_account"].is_null()).collect();
+    let mut closed = BTreeMap::<&str, usize>::new();
+    for user in accounts.iter().filter(|user| user["active"] != true) {
+        *closed.entry(why_closed(user)).or_default() += 1;
+    }
+    let open = accounts.len() - closed.values().sum::<usize>();
+    let reasons = closed.iter().map(|(why, count)| match why.strip_prefix("no, ") {
+        Some(why) => format!("; {count} {why}"),
+        None => format!("; {count} not active"),
+    });
+    format!("{} accounts: {open} open{}", accounts.len(), reasons.collect::<String>())
 }
 
 fn row(user: &Value) -> [String; 4] {

@@ -132,7 +132,7 @@ impl Acl {
             return Err(AclError(faults));
         }
         let mut acl = Acl { roles };
-        warnings.extend(acl.give_functions_to_root());
+        warnings.extend(acl.complete_root());
         Ok((acl, warnings))
     }
 

@@ -34,6 +34,11 @@ const DAY_NAMES: [&str; 9] = [
     "date_of_death",
 ];
 
+/// Whether a field of this name holds a day, wherever it stands.
+pub fn is_day_name(field: &str) -> bool {
+    DAY_NAMES.contains(&field)
+}
+
 /// The day that `written` is, as its midnight in UTC; `None` where the moment that was written is stored.
 ///
 /// `path` is dotted, with the places in lists. `holds_days`: a midnight in UTC is what the value takes the place of.
@@ -43,7 +48,7 @@ pub fn day_as_written(path: &str, written: &Value, holds_days: bool) -> Option<b
     let is_midnight_written = date.local.time() == NaiveTime::MIN;
     let is_place_in_list = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
     let field = path.rsplit('.').find(|name| !is_place_in_list(name)).unwrap_or_default();
-    let is_named_so = DAY_NAMES.contains(&field) && (holds_days || is_midnight_written);
+    let is_named_so = is_day_name(field) && (holds_days || is_midnight_written);
     if path == BIRTH_PATH || is_named_so {
         return moment_of_day(date);
     }

@@ -32,6 +32,7 @@
 use bson::{Bson, Document};
 use chrono::NaiveDateTime;
 
+use super::days::is_day_name;
 use super::diff::is_identity;
 use super::identity::{same_birth_day, same_gender, same_name};
 use super::json::{plain_date, stored_moment, written_date};
@@ -186,9 +187,9 @@ impl<'v> Place<'v> {
 
     /// Whether the field is named as dates are: what stands in it is no number, and no name of something.
     fn is_named_as_date(&self) -> bool {
-        self.path
-            .last()
-            .is_some_and(|key| matches!(*key, "dob" | "dod" | "date" | "timestamp") || key.ends_with("_date"))
+        self.path.last().is_some_and(|key| {
+            is_day_name(key) || matches!(*key, "date" | "timestamp") || key.ends_with("_date")
+        })
     }
 
     fn same_number(&self, a: &Bson, b: &Bson) -> bool {

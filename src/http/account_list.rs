@@ -38,8 +38,9 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// tells whether somebody closed them on this node; and `active_stored` if that is no boolean. So have those who are closed here
 /// although their record is active by now, with `opened_elsewhere`.
 ///
-/// `?inactive=true`: those people only, with `became_inactive`: whether something changed their `active` after they were made;
-/// null if the journal does not go back so far. `&since=MOMENT`: only those who were made or changed so then or later.
+/// `?inactive=true`: those people only, with `became_inactive`: whether something changed their `active` after they were made,
+/// and `came_from`, `"centre"` or `"import"`: from where the value is that they have;
+/// both null if the journal does not go back so far. `&since=MOMENT`: only those who were made or changed so then or later.
 pub(crate) async fn list(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -139,6 +140,8 @@ impl Only {
             return None;
         }
         account["became_inactive"] = json!(change.map(|change| change.is_later));
+        let from = |change: &ActiveChange| if change.is_from_centre { "centre" } else { "import" };
+        account["came_from"] = json!(change.map(from));
         Some(account)
     }
 }

@@ -37,6 +37,8 @@ pub struct ActiveChange {
     pub at_ms: i64,
     /// It was changed after they were made; otherwise they were made so.
     pub is_later: bool,
+    /// The centre's version was taken; otherwise somebody wrote it here, as an import does.
+    pub is_from_centre: bool,
 }
 
 impl Tx<'_> {
@@ -225,6 +227,7 @@ impl Snapshot {
     pub fn active_changes(&self) -> Result<ActiveChanges, StoreError> {
         let mut changes = ActiveChanges { people: BTreeMap::new(), kept_since_ms: None };
         let mut first = None;
+        let by_centre = Actor::Centre.to_string();
         let journal = self.transaction.open_table(JOURNAL)?;
         let last = last_sequence(&journal, &self.transaction.open_table(META)?)?;
         // A clock that was put right may have left older moments between newer ones, so all is looked at.
@@ -239,7 +242,10 @@ impl Snapshot {
             let paths = row.texts("paths")?;
             let is_later = paths.iter().any(|path| path == ACTIVE);
             if is_later || paths.iter().any(String::is_empty) {
-                changes.people.insert(key.id, ActiveChange { at_ms, is_later });
+                changes.people.insert(
+                    key.id,
+                    ActiveChange { at_ms, is_later, is_from_centre: row.text("actor")? == by_centre },
+                );
             }
         }
         changes.kept_since_ms = match first {

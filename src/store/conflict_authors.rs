@@ -57,7 +57,9 @@ impl Tx<'_> {
                 return Ok(EditHere { author: actor.to_owned(), at_ms: Some(row.int64("at")?) });
             }
         }
-        Ok(EditHere { author: self.author_of(key)?, at_ms: None })
+        // What came from the centre nobody edited here.
+        let author = Some(self.author_of(key)?).filter(|author| *author != by_centre);
+        Ok(EditHere { author: author.unwrap_or_default(), at_ms: None })
     }
 
     /// Who wrote the centre's version, if that says so, and not the same as the version that was agreed on before: then it

@@ -8,7 +8,7 @@ use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
-use super::conflict_authors::{EditHere, EditThere};
+use super::conflict_authors::EditHere;
 use super::conflict_reads::is_recent;
 use super::holds::{Hold, HoldReason};
 use super::records::Tx;
@@ -435,34 +435,37 @@ pub(crate) fn digest(of: &Document) -> Result<String, StoreError> {
 
 impl Tx<'_> {
     /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
-    pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
-        self.add_conflict_with(key, clash, None)
-    }
-
-    /// [`Tx::add_conflict`] between the version here and `remote`, which tells who wrote it.
-    pub fn add_conflict_with(
+    ///
+    /// `remote`: the centre's version of the record, which tells who wrote it; `None` if the centre has none.
+    pub fn add_conflict(
         &mut self,
         key: &RecordKey,
         clash: &Clash,
         remote: Option<&Document>,
     ) -> Result<(), StoreError> {
         let here = self.edit_here(key, &clash.path)?;
-        let there = self.edit_there(key, remote)?;
-        self.add_conflict_by(key, clash, (here, there))
+        self.add_conflict_by(key, clash, here, remote)
     }
 
     /// [`Tx::add_conflict`] over a value that this node has sent, and that the centre does not have any more.
-    pub fn add_conflict_of_sent(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
+    pub fn add_conflict_of_sent(
+        &mut self,
+        key: &RecordKey,
+        clash: &Clash,
+        remote: Option<&Document>,
+    ) -> Result<(), StoreError> {
         let here = EditHere { author: self.sent_author(key, &clash.path)?, at_ms: None };
-        self.add_conflict_by(key, clash, (here, EditThere::default()))
+        self.add_conflict_by(key, clash, here, remote)
     }
 
     fn add_conflict_by(
         &mut self,
         key: &RecordKey,
         clash: &Clash,
-        (here, there): (EditHere, EditThere),
+        here: EditHere,
+        remote: Option<&Document>,
     ) -> Result<(), StoreError> {
+        let there = self.edit_there(key, remote)?;
         let (whose, central_person) = self.whose_clash(key, clash)?;
         let mut conflict = Conflict {
             path: clash.path.clone(),

@@ -210,7 +210,11 @@ mod tests {
             tx.edit(&key("gone"), None, &tech)?;
             tx.edit(&RecordKey::new(Kind::Person, "ANA"), Some(&doc! {"_id": "ANA"}), &tech)?;
             let (path, local) = (vec!["n".to_owned()], Some(1.into()));
-            tx.add_conflict(&key("b"), &Clash { path, base: None, local, remote: None, stands: Side::Local })
+            tx.add_conflict(
+                &key("b"),
+                &Clash { path, base: None, local, remote: None, stands: Side::Local },
+                None,
+            )
         })
         .await;
     }

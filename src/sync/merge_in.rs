@@ -86,7 +86,7 @@ fn note_delivered(
         return Ok(tally);
     }
     for clash in &clashes.clashes {
-        tx.add_conflict_with(key, clash, remote)?;
+        tx.add_conflict(key, clash, remote)?;
         tally.conflicts += 1;
     }
     Ok(tally)
@@ -198,7 +198,7 @@ pub(super) fn merge_at(
     };
     let recorded: &[Clash] = if planted(Flaw::LoserDropped) { &[] } else { &merged.clashes };
     for clash in recorded {
-        tx.add_conflict_with(key, clash, remote)?;
+        tx.add_conflict(key, clash, remote)?;
         tally.conflicts += 1;
     }
     let agreed = Base::from(remote.cloned());

@@ -396,7 +396,7 @@ fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<
         remote: Some(Bson::Document(base.clone())),
         stands: Side::Remote,
     };
-    tx.add_conflict(key, &clash)?;
+    tx.add_conflict(key, &clash, Some(&base))?;
     tx.put(key, Some(&base), &Base::Document(base.clone()), &Actor::Centre)?;
     // The person may be gone there too.
     tx.ask_again(key, Reread::default())?;

@@ -106,7 +106,7 @@ fn keep(
         let here = get(local, &change.path);
         // What was edited here since is a matter for the merge.
         if same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref()) {
-            tx.add_conflict_of_sent(key, &changed_since(&change))?;
+            tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
             tally.conflicts += 1;
             told.push(change.path);
         }

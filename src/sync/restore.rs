@@ -168,7 +168,7 @@ pub(super) fn bring_together(
     let agreed = tx.base(key)?;
     if let (Some(local), None, true) = (local, remote, agreed.is_at_centre() && !tx.is_resyncing_all()?) {
         // Forgotten by a centre that crashed, or deleted there since: it goes there again, and staff see it.
-        tx.add_conflict(key, &whole_record(agreed.document(), local))?;
+        tx.add_conflict(key, &whole_record(agreed.document(), local), None)?;
     }
     let mut rebuilt = rebuilt_base(key.kind, agreed.document(), local, remote, &own);
     if let (Some(before), Some(local), Some(remote), Some(base)) =
@@ -176,7 +176,7 @@ pub(super) fn bring_together(
     {
         for change in sets_apart(key.kind, before, base, local, remote) {
             set(base, &change.path, change.from.clone());
-            tx.add_conflict(key, &changed_since(&change))?;
+            tx.add_conflict(key, &changed_since(&change), Some(remote))?;
         }
         for change in later_changes(key.kind, before, remote, &own) {
             // Somebody has changed it since: that stands, and staff see what was there.
@@ -186,7 +186,7 @@ pub(super) fn bring_together(
                 set(base, &change.path, change.from.clone());
                 let (wrote, there) = (change.from.as_ref(), change.to.as_ref());
                 if !same_edit_option(key.kind.schema(), &change.path, wrote, there) {
-                    tx.add_conflict_of_sent(key, &changed_since(&change))?;
+                    tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
                 }
             }
         }
@@ -200,7 +200,7 @@ pub(super) fn bring_together(
                 && same_option(get(local, &change.path), change.from.as_ref());
             if is_sent_again {
                 // As for a record: forgotten by a centre that crashed, or removed there since.
-                tx.add_conflict(key, &gone_there(&change))?;
+                tx.add_conflict(key, &gone_there(&change), Some(remote))?;
             }
         }
     }

@@ -64,7 +64,7 @@ async fn clash(node: &TestNode, kind: Kind, id: &str, path: &str, local: Bson, c
         remote: Some(central),
         stands: Side::Local,
     };
-    run(node, move |tx| tx.add_conflict(&key, &clash)).await;
+    run(node, move |tx| tx.add_conflict(&key, &clash, None)).await;
     let mut after = node.node.store.read().unwrap().conflict_ids(None).unwrap();
     after.retain(|id| !before.contains(id));
     after.remove(0)

@@ -47,7 +47,7 @@ async fn add(
         .node
         .store
         .unguarded()
-        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash, None) });
     added.await.unwrap();
     all(node).await.into_iter().find(|id| !known.contains(id)).unwrap()
 }

@@ -69,7 +69,7 @@ async fn furnish(world: &World) -> Furniture {
         let path = vec!["note".to_owned()];
         let (local, remote) = (Some("here".into()), Some("from the start".into()));
         let clash = Clash { path, base: None, local, remote, stands: Side::Remote };
-        tx.add_conflict(&RecordKey::new(Kind::Event, "r1"), &clash)?;
+        tx.add_conflict(&RecordKey::new(Kind::Event, "r1"), &clash, None)?;
         tx.open_emergency("ANA001", &Reason::parse(b"unconscious, allergies?").unwrap())
             .map_err(|_| StoreError::Failed("too many emergencies".to_owned()))
     });

@@ -221,7 +221,7 @@ async fn decisions_about_people_are_checked() {
         .node
         .store
         .unguarded()
-        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash, None) });
     added.await.unwrap();
     let open = listed(&node).await;
     let name = open.iter().find(|conflict| conflict["type"] == "value").unwrap()["id"].as_str().unwrap();
@@ -297,7 +297,7 @@ async fn a_held_person_is_edited_and_not_deleted() {
         .node
         .store
         .unguarded()
-        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash, None) });
     added.await.unwrap();
     let open = listed(&node).await;
     let whole = open.iter().find(|conflict| conflict["type"] == "value").unwrap();
@@ -392,7 +392,7 @@ async fn notes_are_shown() {
             stands: Side::Remote,
         };
         let noted = node.node.store.unguarded().transact(move |tx| -> Result<String, StoreError> {
-            tx.add_conflict(&key, &clash)?;
+            tx.add_conflict(&key, &clash, None)?;
             let mut conflict = tx.open_conflicts_of(&key)?.pop().unwrap();
             conflict.note(Note {
                 reason: "too late".to_owned(),

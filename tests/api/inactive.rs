@@ -150,6 +150,8 @@ async fn the_list_tells_who_became_inactive_and_when() {
         row("HUB006", true),
     ];
     assert_eq!(asked("").await, all);
+    let users = node.get("/users?inactive=true").by_operator().send().await.json();
+    assert!(users.as_array().expect("a list").iter().all(|user| user["came_from"] == "centre"), "{users}");
     let at = |ms: i64| {
         let moment = chrono::DateTime::from_timestamp_millis(ms).expect("a moment");
         format!("&since={}", moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))

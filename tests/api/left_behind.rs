@@ -72,7 +72,7 @@ async fn conflict(node: &TestNode, record: &str) {
     let (key, path) = (RecordKey::new(Kind::Person, record), vec!["name".to_owned()]);
     let (local, remote) = (Some("A".into()), Some("B".into()));
     let clash = Clash { path, base: None, local, remote, stands: Side::Remote };
-    let add = move |tx: &mut Tx<'_>| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) };
+    let add = move |tx: &mut Tx<'_>| -> Result<(), StoreError> { tx.add_conflict(&key, &clash, None) };
     node.node.store.unguarded().transact(add).await.unwrap();
 }
 

@@ -89,10 +89,10 @@ pub(crate) async fn lengthen(node: &TestNode) -> HashMap<&'static str, String> {
             remote: Some("short".into()),
             stands: Side::Remote,
         };
-        tx.add_conflict(&RecordKey::new(Kind::Event, "r1"), &clash)?;
+        tx.add_conflict(&RecordKey::new(Kind::Event, "r1"), &clash, None)?;
         for n in 0..RECORDS {
             let short = Clash { local: Some("here".into()), ..clash.clone() };
-            tx.add_conflict(&RecordKey::new(Kind::Measurement, format!("FILL{n:04}")), &short)?;
+            tx.add_conflict(&RecordKey::new(Kind::Measurement, format!("FILL{n:04}")), &short, None)?;
         }
         Ok(())
     });

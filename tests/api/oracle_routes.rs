@@ -96,7 +96,7 @@ async fn start() -> (TestNode, Ids) {
         stands: Side::Local,
     };
     let added = node.node.store.unguarded().transact(move |tx| -> Result<String, StoreError> {
-        tx.add_conflict(&key, &clash)?;
+        tx.add_conflict(&key, &clash, None)?;
         Ok(tx.open_conflicts_of(&key)?.remove(0).id)
     });
     let conflict = added.await.unwrap();

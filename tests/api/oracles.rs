@@ -150,7 +150,7 @@ async fn hidden_trash_and_conflicts_are_not_read() {
             };
             let added =
                 node.node.store.unguarded().transact(move |tx| -> Result<Vec<Conflict>, StoreError> {
-                    tx.add_conflict(&of, &clash)?;
+                    tx.add_conflict(&of, &clash, None)?;
                     // Whose it was then is not known of conflicts that earlier versions found.
                     let found = tx.open_conflicts_of(&of)?.remove(0);
                     tx.open_conflict(Conflict { id: format!("old-{}", found.id), owner: None, ..found })?;

@@ -33,7 +33,7 @@ fn password_of(node: &TestNode) -> String {
 /// A conflict about the password, where the present one stands; its id.
 async fn conflict(node: &TestNode, clash: Clash) -> String {
     let add = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
-        tx.add_conflict(&RecordKey::new(Kind::Person, "BOSS09"), &clash)
+        tx.add_conflict(&RecordKey::new(Kind::Person, "BOSS09"), &clash, None)
     });
     add.await.unwrap();
     let list = node.get("/sync/conflicts?status=open").by_operator().send().await.is(200, NOTHING).json();

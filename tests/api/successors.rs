@@ -59,7 +59,7 @@ async fn conflicts_for(node: &TestNode, who: &str) -> Vec<String> {
 async fn add_conflict(node: &TestNode, key: RecordKey, path: &[&str], local: Bson, central: Bson) -> String {
     let path = path.iter().map(|step| (*step).to_owned()).collect();
     let clash = Clash { path, base: None, local: Some(local), remote: Some(central), stands: Side::Remote };
-    let add = move |tx: &mut Tx<'_>| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) };
+    let add = move |tx: &mut Tx<'_>| -> Result<(), StoreError> { tx.add_conflict(&key, &clash, None) };
     let before = node.node.store.read().unwrap().conflict_ids(None).unwrap();
     node.node.store.unguarded().transact(add).await.unwrap();
     let mut after = node.node.store.read().unwrap().conflict_ids(None).unwrap();

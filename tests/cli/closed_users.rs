@@ -1,8 +1,9 @@
 //! Commands about the account of somebody who is closed out say so.
 
-use bson::doc;
+use bson::{Bson, doc};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::Base;
 
 use crate::IS_RUNNING;
 use crate::cli_support::Clinic;
@@ -65,4 +66,80 @@ fn a_technicians_account_that_is_closed_is_told_of_too() {
     clinic.run(&["user", "disable", "tech@local"]).ends(0);
     clinic.run_with(&add, "a good long one\n").ends(0).says(&format!("{NOTE} tech@local`"));
     clinic.run(&["user", "link", "tech@local"]).ends(0).says(NOTE);
+}
+
+const HASH: &str = "$2b$04$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/2";
+
+/// What `doctor` says of inactive accounts.
+fn doctor_says(clinic: &Clinic) -> Vec<String> {
+    let doctor = clinic.run(&["doctor", "--json"]).json();
+    let findings = doctor["findings"].as_array().unwrap();
+    let about = |finding: &&serde_json::Value| finding["about"] == "inactive accounts";
+    findings.iter().filter(about).map(|finding| finding["finding"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn values_that_are_no_booleans_are_named_by_what_they_do_here() {
+    let clinic = Clinic::new();
+    clinic.write(|tx| {
+        let values = [
+            ("TEXT01", Bson::from("false")),
+            ("ZERO01", 0.into()),
+            ("NULL01", Bson::Null),
+            ("HERE01", 1.into()),
+        ];
+        for (id, active) in values {
+            let person =
+                doc! {"_id": id, "name": id, "active": active, "password": HASH, "roles": ["end_user"]};
+            tx.put(
+                &RecordKey::new(Kind::Person, id),
+                Some(&person),
+                &Base::Document(person.clone()),
+                &Actor::Centre,
+            )?;
+        }
+        Ok(())
+    });
+    const VALUES: &str = "NULL01 (as null), TEXT01 (as \"false\"), ZERO01 (as 0)";
+    const ODD: &str = "`active` is neither true nor false";
+    let three = format!("{ODD}, and counts as false: HERE01 (as 1), {VALUES}");
+    assert!(doctor_says(&clinic).contains(&three), "{:?}", doctor_says(&clinic));
+    let ignoring = clinic.with("ACCOUNTS__ACTIVE_FROM_CENTRE", "ignore");
+    let four = format!(
+        "{ODD}, and is not looked at, as `active_from_centre` says: they log in: HERE01 (as 1), {VALUES}"
+    );
+    let said = doctor_says(&ignoring);
+    assert!(said.contains(&four) && !said.iter().any(|words| words.contains("counts as false")), "{said:?}");
+
+    // Who is closed here gets a value that is one.
+    ignoring.run(&["user", "disable", "HERE01"]).ends(0);
+    let three = format!("{ODD}, and is not looked at, as `active_from_centre` says: they log in: {VALUES}");
+    let said = doctor_says(&ignoring);
+    assert!(said.contains(&three), "{said:?}");
+    ignoring.run(&["user", "enable", "ZERO01"]).ends(0);
+    assert!(!doctor_says(&ignoring).iter().any(|words| words.contains("ZERO01")));
+}
+
+#[test]
+fn the_doctor_says_from_where_closed_accounts_came() {
+    let clinic = Clinic::new();
+    let file = clinic.path("people.jsonl");
+    let imported = format!("{{\"_id\": \"FILE01\", \"active\": false, \"password\": \"{HASH}\"}}\n");
+    std::fs::write(&file, imported).unwrap();
+    clinic.run(&["import", file.to_str().unwrap()]).ends(0);
+    clinic.write(|tx| {
+        for id in ["CAME01", "CAME02"] {
+            let person = doc! {"_id": id, "name": id, "active": false, "password": HASH};
+            tx.put(
+                &RecordKey::new(Kind::Person, id),
+                Some(&person),
+                &Base::Document(person.clone()),
+                &Actor::Centre,
+            )?;
+        }
+        Ok(())
+    });
+    let words = "3 people have a password and cannot log in, because their records came inactive: 2 from the centre (CAME01, \
+                 CAME02), 1 by an import (FILE01)";
+    assert!(doctor_says(&clinic).contains(&words.to_owned()), "{:?}", doctor_says(&clinic));
 }

@@ -43,12 +43,12 @@ fn fill(clinic: &Clinic) {
             clash(&["address", "city"], "A", "B"),
             clash(&["profession"], "x", "y"),
         ] {
-            tx.add_conflict(&ana, &clash)?;
+            tx.add_conflict(&ana, &clash, None)?;
         }
         for n in 0..MANY {
             let key = RecordKey::new(Kind::Event, format!("e{n}"));
             tx.edit(&key, Some(&doc! {"_id": &key.id, "person": "ANA", "n": 70.0}), &OPERATOR)?;
-            tx.add_conflict(&key, &clash(&["n"], 70, 70.0))?;
+            tx.add_conflict(&key, &clash(&["n"], 70, 70.0), None)?;
         }
         let (here, there) = (doc! {"_id": "p1", "person": "ANA"}, doc! {"_id": "p1", "person": "BOB"});
         let key = RecordKey::new(Kind::Encounter, "p1");
@@ -150,13 +150,13 @@ fn logins_are_decided_only_by_name() {
                 clash(&["password"], "$2b$12$hash-here", "$2b$12$hash-there"),
                 clash(&["phone"], "1", "2"),
             ] {
-                tx.add_conflict(&key, &clash)?;
+                tx.add_conflict(&key, &clash, None)?;
             }
             let gone = RecordKey::new(Kind::Person, "EVA");
             let eva = doc! {"_id": "EVA", "roles": ["end_user"], "active": false};
             tx.edit(&gone, Some(&eva), &OPERATOR)?;
             let whole = Clash { path: Vec::new(), stands: Side::Local, remote: None, ..clash(&[], eva, "") };
-            tx.add_conflict(&gone, &whole)
+            tx.add_conflict(&gone, &whole, None)
         });
         let node = is_running.then(|| clinic.serve(&[]));
         let all = |more: &[&str]| clinic.run(&[&["conflicts", "resolve", "--all"], more].concat());
@@ -195,7 +195,7 @@ fn a_conflict_about_a_password_names_who_changed_it() {
         let clash = clash(&["password"], "$2b$12$hash-here", "$2b$12$hash-there");
         let there = doc! {"_id": "ANA", "password": "$2b$12$hash-there",
         "modification_info": {"user": "HUBADMIN", "node": "hub", "timestamp": "2026-11-28 10:37:51"}};
-        tx.add_conflict_with(&key, &clash, Some(&there))
+        tx.add_conflict(&key, &clash, Some(&there))
     });
     let listed = clinic.run(&["conflicts", "list"]).ends(0);
     listed.says("person:NURSE1 (1970-01-01T00:00:01Z)").says("centre: HUBADMIN at hub (2026-11-28 10:37:51)");
@@ -225,7 +225,7 @@ fn a_dry_run_counts_what_the_run_then_does() {
             for id in ["e1", "e2"] {
                 let key = RecordKey::new(Kind::Event, id);
                 tx.edit(&key, Some(&doc! {"_id": id, "person": "ANA", "n": 2}), &OPERATOR)?;
-                tx.add_conflict(&key, &clash(&["n"], 1, 2))?;
+                tx.add_conflict(&key, &clash(&["n"], 1, 2), None)?;
             }
             // The value was about somebody else.
             let of_bob = doc! {"_id": "e2", "person": "BOB", "n": 2};
@@ -274,10 +274,10 @@ fn a_dry_run_counts_what_decisions_do_to_those_behind_them() {
                         let key = RecordKey::new(Kind::Event, format!("{id}-{event}"));
                         let body = doc! {"_id": &key.id, "person": id, "n": 2};
                         tx.edit(&key, Some(&body), &OPERATOR)?;
-                        tx.add_conflict(&key, &clash(&["n"], 1, 2))?;
-                        tx.add_conflict(&key, &gone(&body))?;
+                        tx.add_conflict(&key, &clash(&["n"], 1, 2), None)?;
+                        tx.add_conflict(&key, &gone(&body), None)?;
                     }
-                    tx.add_conflict(&key, &gone(&person))?;
+                    tx.add_conflict(&key, &gone(&person), None)?;
                     for clash in [
                         clash(&["phone"], "1", "2"),
                         clash(&["phone"], "3", "2"),
@@ -285,7 +285,7 @@ fn a_dry_run_counts_what_decisions_do_to_those_behind_them() {
                         clash(&["address", "city"], "C", "B"),
                         clash(&["address", "street", "name"], "y", "x"),
                     ] {
-                        tx.add_conflict(&key, &clash)?;
+                        tx.add_conflict(&key, &clash, None)?;
                     }
                 }
                 Ok(())

@@ -204,6 +204,14 @@ fn rules_and_secrets_are_read_as_the_node_reads_them() {
     let rules = file(&clinic, "roles.cfg", "[{\"role\": 1}]", 0o640);
     let wrong = clinic.with("ACCOUNTS__ROLES_FILE", &rules);
     finds(&wrong, "access rules", "wrong", "roles.cfg");
+    // As Thalamus has them: nobody would administer the node, or read units, institutions and documents.
+    let of_thalamus =
+        r#"[{"role": "root", "permissions": {"GET": ["login", "people", "person"], "global": "True"}}]"#;
+    let given = clinic.with("ACCOUNTS__ROLES_FILE", &file(&clinic, "thalamus.cfg", of_thalamus, 0o640));
+    for words in ["\"root\" may use them", "\"root\" may read them"] {
+        finds(&given, "access rules", "warning", words);
+        given.run(&["check"]).ends(0).says(words);
+    }
     finds(&clinic, "encryption of the store", "warning", "none");
     clinic.run(&["db", "keygen", clinic.path("key").to_str().unwrap()]).ends(0);
     let sealed = clinic.with("STORE__KEY_FILE", clinic.path("key").to_str().unwrap());
@@ -388,7 +396,7 @@ fn the_list_and_the_doctor_say_who_closed_an_account() {
     let said = clinic.run(&["doctor"]);
     said.says("1 came open and were closed elsewhere since: ELSE01");
     said.says("1 were closed here and opened elsewhere since, and stay closed on this node: BOTH01");
-    said.says("1 people have a password and cannot log in, because their records came inactive from the centre or an import: CAME01");
+    said.says("1 people have a password and cannot log in, because their records came inactive: 1 from the centre (CAME01)");
     // However a round ends, it says so.
     let round = || {
         let uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500";

@@ -39,8 +39,8 @@ fn an_export_holds_lost_values_and_deleted_records_and_says_so() {
             remote: Some("2".into()),
             stands: Side::Remote,
         };
-        tx.add_conflict(&ana, &clash("phone", "the lost one"))?;
-        tx.add_conflict(&ana, &clash("mobile", "settled"))?;
+        tx.add_conflict(&ana, &clash("phone", "the lost one"), None)?;
+        tx.add_conflict(&ana, &clash("mobile", "settled"), None)?;
         let id = tx.open_conflicts_of(&ana)?.into_iter().find(|c| c.path == ["mobile"]).unwrap().id;
         let mut conflict = tx.conflict(&id)?.unwrap();
         conflict.resolve("central", None, "local:tech", 7);
@@ -90,7 +90,7 @@ fn a_lost_value_that_json_cannot_hold_is_named() {
             remote: None,
             stands: Side::Remote,
         };
-        tx.add_conflict(&ana, &clash)
+        tx.add_conflict(&ana, &clash, None)
     });
     clinic.run(&["export", "out"]).ends(1).complains("extended JSON cannot tell it apart");
     assert_eq!(rows(&clinic, "edge_conflicts.jsonl").len(), 1);
@@ -128,7 +128,7 @@ fn an_export_names_what_is_damaged_and_goes_on() {
                 remote: None,
                 stands: Side::Remote,
             };
-            tx.add_conflict(&RecordKey::new(Kind::Person, id("ANA")), &clash)?;
+            tx.add_conflict(&RecordKey::new(Kind::Person, id("ANA")), &clash, None)?;
         }
         Ok(())
     });

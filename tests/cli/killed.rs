@@ -64,7 +64,7 @@ fn decisions_that_were_made_stand_and_a_second_run_makes_the_others() {
                         remote: Some("centre".into()),
                         stands: Side::Remote,
                     };
-                    tx.add_conflict(&key, &clash)?;
+                    tx.add_conflict(&key, &clash, None)?;
                 }
                 Ok(())
             });

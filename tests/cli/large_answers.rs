@@ -60,7 +60,7 @@ fn one_answer_of_any_length_is_given() {
                 remote: Some("short".into()),
                 stands: Side::Remote,
             };
-            tx.add_conflict(&RecordKey::new(Kind::Person, id), &clash)?;
+            tx.add_conflict(&RecordKey::new(Kind::Person, id), &clash, None)?;
         }
         Ok(())
     });

@@ -8,9 +8,10 @@ from cases import basic
 from servers import Answer
 
 #: Compared where both answers have the same status.
-HEADERS = ("WWW-Authenticate", "Allow", "Location", "ETag", "Content-Type")
-#: Compared always.
-HEADERS_OF_ALL = ("Access-Control-Allow-Origin",)
+HEADERS = ("WWW-Authenticate", "Location", "ETag", "Content-Type")
+#: Compared always: what a browser asks of a server before it lets a page of another site use it.
+HEADERS_OF_ALL = ("Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers",
+                  "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers", "Access-Control-Max-Age")
 #: As much of a value as the table shows.
 VALUE_LETTERS_MAX = 60
 
@@ -133,7 +134,7 @@ def header(answer, name):
     value = answer.headers.get(name.lower())
     if value is None:
         return "none"
-    if name == "Allow":
+    if name in ("Allow", "Access-Control-Allow-Methods"):
         return ", ".join(sorted(part.strip() for part in value.split(",")))
     if name == "ETag":
         return "set"
@@ -156,6 +157,8 @@ def of_answers(upstream, node, when):
         yield when + "answer", summary(upstream), summary(node)
     if not when:
         names = HEADERS_OF_ALL + (HEADERS if upstream.status == node.status else ())
+        if upstream.status == node.status or max(upstream.status, node.status) < 400:
+            names += ("Allow",)
         if summary(upstream) != summary(node) or upstream.status >= 400:
             # Told by the shape of the body, or by what an error is.
             names = [name for name in names if name != "Content-Type"]

@@ -6,6 +6,7 @@ path. It returns bytes as they are, or a value that becomes JSON.
 """
 import gzip
 import json
+import zlib
 
 from people import HASH, json_bytes
 
@@ -18,6 +19,8 @@ HMIS_PAGE = {"page_date": "2026-11-28T10:37:52.360417", "age": "40 y\u200b 9 m 2
              "summary": "Asthma", "info": "First\nsecond", "node": "SPAIN-LASPALMAS", "author": "Cordara",
              "measurements": "{'bp': {'systolic': 121}}"}
 NEW_PASSWORD = "a lantern by the lake"
+#: As long as a node takes one.
+LONG_PASSWORD = "seven quiet herons, a boat of old wood and 2 lanterns by a lake!"
 
 
 def encoder(body, account, identifier):
@@ -57,6 +60,29 @@ MALFORMED = [
     ("type of a form", always({"name": "X"}), {"headers": {"Content-Type": "application/x-www-form-urlencoded"}}),
     ("type multipart", always({"name": "X"}), {"headers": {"Content-Type": "multipart/form-data; boundary=x"}}),
     ("Origin of another site", always({"name": "X"}), {"headers": {"Origin": "https://elsewhere.example.org"}}),
+    ("Origin null", always({"name": "X"}), {"headers": {"Origin": "null"}}),
+    ("Sec-Fetch-Site of another site", always({"name": "X"}), {"headers": {"Sec-Fetch-Site": "cross-site"}}),
+    ("If-Match of another version", always({"name": "X"}), {"headers": {"If-Match": '"x"'}}),
+    ("If-None-Match of any version", always({"name": "X"}), {"headers": {"If-None-Match": "*"}}),
+    ("a comma too many", always(b'{"name": "X",}'), {}), ("two objects", always(b'{"name": "X"}{"name": "Y"}'), {}),
+    ("single quotes", always(b"{'name': 'X'}"), {}), ("key with $ inside", always({"a": {"$b": 1}}), {}),
+    ("key with a dot inside", always({"a": {"b.c": 1}}), {}), ("20001 values", always({"l": list(range(20_001))}), {}),
+    ("deflate", always(zlib.compress(b'{"name": "X"}')), {"headers": {"Content-Encoding": "deflate"}}),
+    ("Latin-1", always(b'{"name": "N\xfa\xf1ez"}'), {"headers": {"Content-Type": "application/json; charset=iso-8859-1"}}),
+]
+#: Unusual, and taken by all.
+UNUSUAL = [
+    ("numbers in other forms", always(b'{"w": -0.0, "x": 1.7976931348623157e308, "y": 5e0}'), {}),
+    ("blanks around", always(b' {"name": "X"} \n'), {}),
+    ("coding identity", always({"name": "X"}), {"headers": {"Content-Encoding": "identity"}}),
+    ("type of a text", always({"name": "X"}), {"headers": {"Content-Type": "text/plain"}}),
+    ("type with charset", always({"name": "X"}), {"headers": {"Content-Type": "application/json; charset=iso-8859-1"}}),
+    ("key of 5000 letters", always({"k" * 5000: 1}), {}),
+    ("500 keys", always({f"k{number}": number for number in range(500)}), {}),
+    ("Referer of another site", always({"name": "X"}), {"headers": {"Referer": "https://elsewhere.example.org/"}}),
+    ("X-HTTP-Method-Override", always({"name": "X"}), {"headers": {"X-HTTP-Method-Override": "DELETE"}}),
+    ("fields of other records", always({"fedacct": "X", "person": "X", "du": "x", "content": {"sha256": "x"}, "_etag": "x",
+                                        "creation_info": STAMP}), {}),
 ]
 #: MongoDB and jsonb take these differently.
 TYPES = [("numbers and texts of all kinds",
@@ -69,7 +95,8 @@ def passwords(base):
         return (f"password: {label}", always({**base, "password": value}), {"password": works} if works else {})
     return [one("21 letters", NEW_PASSWORD, NEW_PASSWORD), one("empty", ""), one("5 letters", "q7xkp", "q7xkp"),
             one("guessed first", "12345678", "12345678"), one("a number", 12345678), one("null", None),
-            one("64 letters", "ab3x" * 16, "ab3x" * 16), one("65 letters", "ab3x" * 16 + "y"),
+            one("64 letters", LONG_PASSWORD, LONG_PASSWORD), one("64 letters repeated", "ab3x" * 16, "ab3x" * 16),
+            one("65 letters", LONG_PASSWORD + "y"),
             one("73 bytes", "é" * 36 + "y", "é" * 36 + "y"), one("with NUL", "lantern\0lake77"),
             one("hash $2b$", HASH, "gnusolidario"), one("hash $2a$", HASH.replace("$2b$", "$2a$")),
             one("broken hash", "$2b$oops")]
@@ -78,12 +105,21 @@ def passwords(base):
 def roles(base):
     return [(f"roles: {label}", always({**base, "roles": value}), {}) for label, value in (
         ("end_user", ["end_user"]), ("health_professional", ["end_user", "health_professional"]), ("root", ["root"]),
-        ("a text", "root"), ("null", None), ("none", []), ("unknown", ["wizard"]), ("twice", ["end_user", "end_user"]))]
+        ("a text", "root"), ("a number", 5), ("null", None), ("none", []), ("unknown", ["wizard"]),
+        ("twice", ["end_user", "end_user"]))]
 
 
 def actives(base):
     return [(f"active: {label}", always({**base, "active": value}), {}) for label, value in (
         ("true", True), ("false", False), ("a text", "false"), ("null", None))]
+
+
+def dates(field, base):
+    """Values of a field that holds a date in every record that has it."""
+    return [(f"{field}: {label}", always({**base, field: value}), {}) for label, value in (
+        ("a day", "1990-02-01"), ("as shown", "Fri, 04 Oct 1985 13:05:00 GMT"), ("a moment", "2026-11-28T10:37:52.360417"),
+        ("a midnight elsewhere", "1990-02-01T00:00:00+02:00"), ("no date", "long ago"), ("null", None), ("a number", 5),
+        ("Extended JSON", {"$date": "1985-12-10T00:00:00Z"}))]
 
 
 NEW_PEOPLE = [
@@ -98,7 +134,8 @@ NEW_PEOPLE = [
     ("account: with an accent", always(HMIS), {"account": "JOS%C3%89{}"}),
     ("account: with a hyphen", always(HMIS), {"account": "AR-{}"}),
     ("account: markup", always(HMIS), {"account": "%3Cscript%3E{}"}),
-    *passwords(HMIS), *roles(HMIS), *actives(HMIS), *TYPES, *MALFORMED,
+    ("only a name", always({"name": "X"}), {}), *dates("dob", HMIS),
+    *passwords(HMIS), *roles(HMIS), *actives(HMIS), *TYPES, *UNUSUAL, *MALFORMED,
 ]
 KNOWN_PEOPLE = [
     ("as the HMIS sends it", always(HMIS), {}), ("with a password", always({**HMIS, "password": NEW_PASSWORD}), {}),
@@ -112,11 +149,13 @@ CHANGES = [
     ("with another id", named({"name": "X"}, "OTHER00001"), {}),
     ("with id", always({"id": "OTHER00001", "name": "X"}), {}), ("with _id", always({"_id": "OTHER00001", "name": "X"}), {}),
     ("account: lower case", always({"profession": "nurse"}), {"folds": True}),
-    ("dob: a day", always({"dob": "1990-02-01"}), {}),
-    ("dob: as shown", always({"dob": "Fri, 04 Oct 1985 13:05:00 GMT"}), {}),
-    ("dob: no date", always({"dob": "long ago"}), {}), ("dob: null", always({"dob": None}), {}),
-    *passwords({}), *roles({}), *actives({}), *TYPES, *MALFORMED,
+    ("name null", always({"name": None}), {}), *dates("dob", {}),
+    *passwords({}), *roles({}), *actives({}), *TYPES, *UNUSUAL, *MALFORMED,
 ]
+#: Fields of people in pages, where they mean nothing.
+OF_PEOPLE = [("active: false", always({"active": False}), {}), ("active: a text", always({"active": "no"}), {}),
+             ("a password", always({"password": "x"}), {}), ("roles", always({"roles": ["root"]}), {})]
+
 NEW_PAGES = [
     ("as the HMIS sends it", lambda id_name, account, page: {id_name: page, "book": account, **HMIS_PAGE}, {}),
     ("as MyGNUHealth sends it", lambda id_name, account, page: {
@@ -138,8 +177,9 @@ NEW_PAGES = [
      {"page": "p" * 195 + "{}"}),
     ("page: markup", lambda id_name, account, page: {id_name: "<script>", "book": account, **HMIS_PAGE},
      {"page": "%3Cscript%3E{}"}),
-    *[(label, lambda id_name, account, page, body=body: with_id(body(id_name, account, page), id_name, page), more)
-      for label, body, more in TYPES + MALFORMED],
+    *[(label, lambda id_name, account, page, body=body: with_keys(body(id_name, account, page), id_name, account, page),
+       more)
+      for label, body, more in dates("page_date", {}) + OF_PEOPLE + TYPES + UNUSUAL + MALFORMED],
 ]
 PAGE_CHANGES = [
     ("a field", always({"summary": "X", "relevance": "minor"}), {}), ("null as value", always({"summary": None}), {}),
@@ -147,16 +187,18 @@ PAGE_CHANGES = [
     ("with the book of the path", lambda id_name, account, page: {"book": account, "summary": "X"}, {}),
     ("with another book", always({"book": "NOBOOK0001"}), {}), ("book null", always({"book": None}), {}),
     ("no such page", always({"summary": "X"}), {"absent": True}),
-    ("page of another book", always({"summary": "X"}), {"elsewhere": True}), *TYPES, *MALFORMED,
+    ("page of another book", always({"summary": "X"}), {"elsewhere": True}), *dates("page_date", {}), *OF_PEOPLE, *TYPES,
+    *UNUSUAL, *MALFORMED,
 ]
 
 
-def with_id(made, id_name, page):
-    """The same body with the id that a page needs, where the body is an object at all."""
+def with_keys(made, id_name, account, page):
+    """The same body with the id and the book that a page needs, where the body is an object at all."""
+    keys = {id_name: page, "book": account}
     if isinstance(made, dict):
-        return {id_name: page, **made}
-    if isinstance(made, bytes) and made.startswith(b'{"') and b": " in made:
-        return b'{"%s": %s, ' % (id_name.encode(), json.dumps(page).encode()) + made[1:]
+        return {**keys, **made}
+    if isinstance(made, bytes) and made.lstrip().startswith(b'{"') and b": " in made:
+        return json.dumps(keys).encode()[:-1] + b", " + made.lstrip()[1:]
     return made
 
 

@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass, field
 
 import bodies
-from people import (ADMIN, ANA, BIRTH, CAMERON, NEW_ROLE, NEIGHBOUR, NO_BOOK, PASSWORD, PICTURED, ROOT_PASSWORD, json_bytes,
+from people import (ACCENTED, ACCENTED_HASH, ADMIN, ANA, BIRTH, CAMERON, NEW_ROLE, NEIGHBOUR, NO_BOOK, PASSWORD, PICTURED, ROOT_PASSWORD, json_bytes,
                     page, person)
 
 PERSON, BOOK, PAGE = "/people/{person_id}", "/pols/{person_id}", "/pols/{person_id}/{page_id}"
@@ -26,6 +26,14 @@ BROKEN_HEADERS = {"credentials that are no base64": "Basic !!!", "credentials wi
                   "another scheme": "Bearer abcdef"}
 #: Strangers who are in fact let in.
 LET_IN = ("account without roles", "name in lower case")
+#: Parameters of lists, of which Thalamus looks at none.
+QUERIES = {"limit=1": "limit=1", "limit=0": "limit=0", "limit=x": "limit=x", "after=B": "after=B", "q=ana": "q=ana",
+           "q of 200 letters": "q=" + "x" * 200, "person": "person=" + ANA, "an unknown name": "_=1"}
+#: Headers of requests that read.
+READ_HEADERS = {"If-None-Match of any version": {"If-None-Match": "*"}, "If-Match of another version": {"If-Match": '"x"'},
+                "Range": {"Range": "bytes=0-5"}, "Accept of nothing": {"Accept": "application/json;q=0"},
+                "X-Emergency-Reason": {"X-Emergency-Reason": "a reason of length"}, "Expect": {"Expect": "100-continue"},
+                "X-HTTP-Method-Override": {"X-HTTP-Method-Override": "DELETE"}, "Accept-Language": {"Accept-Language": "es"}}
 
 
 def labels_of(stranger):
@@ -75,6 +83,7 @@ class Cases:
         self.records, self.numbers = records, itertools.count(1)
         self.reading, self.writing = [], []
         self.make_reads()
+        self.make_parameters()
         self.make_matrix()
         self.make_people()
         self.make_pages()
@@ -126,14 +135,16 @@ class Cases:
         for route in ROUTES:
             for method in ("GET", "HEAD", "OPTIONS"):
                 for who, login, account in self.strangers():
-                    self.read(route, who, login, account, BIRTH, *labels_of(who)[1:], method=method)
+                    # The welcome page is for everybody.
+                    labels = labels_of(who)[1:] if route != WELCOME else ()
+                    self.read(route, who, login, account, BIRTH, *labels, method=method)
                 for who, login in callers.items():
                     self.read(route, who, login, ANA, BIRTH, "own" if who == "end_user" else "of another", method=method)
             if "{person_id}" not in route:
                 continue
             for who, login in callers.items():
                 self.read(route, who, login, NO_BOOK, "no-such-page", "of another", "nothing there")
-                self.read(route, who, login, NEIGHBOUR, "nina-1", "of another")
+                self.read(route, who, login, NEIGHBOUR, "nina-1", "of another", "a neighbour")
                 self.read(route, who, login, "NOSUCH0001", "no-such-page", "no such person")
                 self.read(route, who, login, ANA.lower(), BIRTH, "person in lower case")
                 self.read(route, who, login, "A%20B%3Cx%3E", "%3Cscript%3E", "id with other signs")
@@ -164,9 +175,26 @@ class Cases:
                                          headers={"Accept": accept}))
             origin = {"Origin": "https://portal.example.org"}
             self.reading.append(Case(route, "GET", ("root", "Origin of another site"), path, STAFF["root"], headers=origin))
-            labels = ("no login", "login fails", "Origin of another site", "preflight")
+            labels = ("no login", "Origin of another site", "preflight")
             asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
             self.reading.append(Case(route, "OPTIONS", labels, path, None, headers={**origin, **asked}))
+
+    def make_parameters(self):
+        """Parameters and headers of requests that read, and names and passwords in other codings."""
+        callers = {"end_user": (ANA, PASSWORD), "role unknown to the rules": (NEW_ROLE, PASSWORD), **STAFF}
+        for who, login in callers.items():
+            subject = "own" if who == "end_user" else "of another"
+            for label, query in QUERIES.items():
+                for route in (PEOPLE, UNITS, INSTITUTIONS, DOCUMENTS):
+                    self.reading.append(Case(route, "GET", (who, "query " + label), f"{route}?{query}", login))
+                self.reading.append(Case(BOOK, "GET", (who, subject, "query " + label), f"/pols/{ANA}?{query}", login))
+            for label, headers in READ_HEADERS.items():
+                self.reading.append(Case(PERSON, "GET", (who, subject, label), f"/people/{ANA}", login, headers=headers))
+        self.records.people.append(person("ACCENTED01", "Anita", password=ACCENTED_HASH))
+        for label, scheme, coding in (("password in Latin-1", "Basic", "latin-1"), ("password in UTF-8", "Basic", "utf-8"),
+                                      ("scheme in lower case", "basic", "utf-8")):
+            login = scheme + " " + base64.b64encode(f"ACCENTED01:{ACCENTED}".encode(coding)).decode()
+            self.reading.append(Case(PERSON, "GET", ("end_user", "own", label), "/people/ACCENTED01", login))
 
     def make_matrix(self):
         """Every method that writes, on every route, by everybody, with an empty object."""
@@ -175,7 +203,7 @@ class Cases:
                 for who, login, account in self.strangers():
                     subject = self.new_person() if account == ANA else account
                     self.empty_object(route, method, who, login, subject, *labels_of(who)[1:])
-                for who, login in STAFF.items():
+                for who, login in {"role unknown to the rules": (NEW_ROLE, PASSWORD), **STAFF}.items():
                     self.empty_object(route, method, who, login, self.new_person(), "of another")
                 subject = self.new_person()
                 self.empty_object(route, method, "end_user", (subject, PASSWORD), subject, "own")

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import answers
+import mutations
 import table
 from cases import STAFF, Cases
 from people import Records
@@ -14,7 +15,9 @@ from servers import PROJECT, Mongo, Node, Postgres, Thalamus
 DOCUMENT = os.path.join(PROJECT, "docs", "COMPATIBILITY.md")
 ROLES = os.path.join(PROJECT, "etc", "roles.cfg")
 #: Complaints that are printed in full.
-SHOWN_MAX = 60
+SHOWN_MAX = 300
+#: Cases that are named for each row that is too wide.
+HIDDEN_SHOWN_MAX = 12
 SECTIONS = '[accounts]\nbcrypt_cost = 4\nroles_file = "{roles}"\n[backup]\nschedule = ""\n'
 
 
@@ -83,7 +86,7 @@ def run(processes, binary, is_showing):
     servers = start_all(processes, binary, records)
     ready = time.monotonic()
     results = ask_all(servers, cases)
-    unexplained, count, equal = [], 0, 0
+    unexplained, hiding, count, equal = [], {}, 0, 0
     for version, (thalamus, node, _) in servers.items():
         for case, upstream, ours in zip(cases, results[thalamus.name], results[node.name]):
             found = [table.Difference(version, case, *difference) for difference in answers.differences(upstream, ours)]
@@ -96,6 +99,8 @@ def run(processes, binary, is_showing):
                 if is_showing:
                     print("row:" if has_row else "NO ROW:", difference)
                     print(f"    {describe(upstream)}\n    {describe(ours)}")
+            for row, refusal in mutations.hidden(rows, version, case, *map(answers.summary, (upstream.answer, ours.answer))):
+                hiding.setdefault((row.line, refusal), []).append(case)
             if ours.answer.status >= 500 or ours.answer.status == 0:
                 unexplained.append(table.Difference(version, case, "answer", "-", describe(ours)))
     print_unexplained(unexplained)
@@ -105,11 +110,15 @@ def run(processes, binary, is_showing):
     stale = [(row, column, option) for row in rows for column, option in row.stale()]
     for row, column, option in stale:
         print(f"wrong: line {row.line} of docs/COMPATIBILITY.md: {column}: no difference is {option!r}: {row}")
+    for (line, refusal), found in sorted(hiding.items(), key=lambda item: item[0]):
+        labels = "; ".join(sorted({", ".join(case.labels) for case in found})[:HIDDEN_SHOWN_MAX])
+        print(f"wrong: line {line} of docs/COMPATIBILITY.md would hide {refusal} where the node takes {len(found)} cases: "
+              f"{labels}")
     print(f"{len(cases)} requests compared with each of 2 versions in {time.monotonic() - ready:.0f} s (and "
           f"{ready - began:.0f} s to begin): {equal} of {2 * len(cases)} pairs of answers have the same status and shape, "
           f"{count} differences, {len(rows)} rows, {len(unexplained)} differences without a row, {len(stale)} cells without "
-          "a difference")
-    return not unexplained and not stale
+          f"a difference, {len(hiding)} refusals that rows would hide")
+    return not unexplained and not stale and not hiding
 
 
 def print_unexplained(unexplained):

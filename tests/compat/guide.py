@@ -1,4 +1,6 @@
 """The commands of docs/MIGRATION.md: each block of commands has a comment before it that names the step."""
+import itertools
+import json
 import os
 import re
 import shutil
@@ -27,6 +29,18 @@ def read_blocks(path=DOCUMENT):
             if name in blocks:
                 raise ValueError(f"{path}: two blocks are called {name}")
     return blocks
+
+
+def read_added_names(path=DOCUMENT):
+    """Returns the names that the document says to add to GET, by role."""
+    with open(path, encoding="utf-8") as file:
+        lines = iter([line.strip() for line in file])
+    for line in lines:
+        if line == "| role | to `GET` |":
+            next(lines)
+            break
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return {re.search("`(.*?)`", row)[1]: json.loads(f"[{row.split('`')[3]}]") for row in rows}
 
 
 class Guide:

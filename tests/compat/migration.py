@@ -2,21 +2,26 @@
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 
 import bodies
+import exports
+import forms
 import guide
 from cases import basic
 from people import ADMIN, ANA, BIRTH, CAMERON, PASSWORD, PICTURE, ROOT_PASSWORD, json_bytes, page, person
 from servers import Mongo, Node, Postgres, Thalamus
 
-PROFESSIONAL = (CAMERON, PASSWORD)
+PROFESSIONAL, ROOT = (CAMERON, PASSWORD), (ADMIN, ROOT_PASSWORD)
 #: Made by the clinic's Thalamus: accounts with the passwords that they have.
 MADE = {"ARGNEW001AAA": "a lantern by the lake", "ARGNEW002BBB": "seven quiet herons", "ARGNEW003CCC": None}
 #: Somebody who left, whose account stays closed.
 LEFT, LEFT_PASSWORD = "ARGLEFT001AAA", "gone with the rain"
+#: What is said of rules that were written for Thalamus, at the start, in `check` and in `doctor`.
+GIVEN_TO_ROOT = ('"root" may use them as in the node', '"root" may read them, nobody else')
 SETTINGS = '[accounts]\nbcrypt_cost = 4\nroles_file = "{roles}"\n[backup]\nschedule = ""\n'
 #: What MongoDB's tool writes and reads: one document a line in relaxed extended JSON.
 EXPORT = """#!{python}
@@ -78,16 +83,21 @@ class Clinic:
         answer = self.thalamus.ask(method, path, basic(PROFESSIONAL), json_bytes(value))
         check(answer.status < 300, f"{method} {path}: {answer.status} {answer.body[:300]}")
 
-    def look(self):
-        """Everything that Thalamus shows, by path."""
-        shown = {}
-        for record in self.read(self.thalamus, "/people"):
-            account = record[self.id_name]
-            shown[f"/people/{account}"] = record
-            answer = self.thalamus.ask("GET", f"/pols/{account}", basic(PROFESSIONAL))
-            for found in self.flat(answer.json()) if answer.status == 200 else []:
-                shown[f"/pols/{account}/{found[self.id_name]}"] = found
-        return shown
+    def remember(self, rows):
+        self.hashes = {account: record.get("password") for account, record in rows.records["people"].items()}
+
+    def let_anybody_read(self):
+        """What `check` says that Thalamus let people do besides is so: here they may not."""
+        for path, login in self.besides:
+            status = self.thalamus.ask("GET", path, basic(login)).status
+            self.check(status == 200, f"Thalamus: GET {path}: {status}")
+
+    @property
+    def besides(self):
+        cases = [(f"/pols/{ANA}/ARGNEW001AAA-page-0", (ANA, PASSWORD))]
+        if self.id_name == "_id":
+            cases += [("/personal-documents", None), ("/domiciliary-units", None)]
+        return cases
 
     @staticmethod
     def flat(value):
@@ -99,19 +109,68 @@ class Clinic:
         value = answer.json()
         return self.flat(value) if isinstance(value, list) else value
 
-    def compare(self, shown):
-        """Every record of Thalamus is here with the same fields."""
-        for path, record in shown.items():
-            ours = self.read(self.node, path)
-            ours.pop("_id" if self.id_name == "id" else "id")
-            theirs = {name: value for name, value in record.items() if name != "password"}
-            if "password" in record and ("active" in theirs or path == f"/people/{LEFT}"):
+    def compare(self, rows):
+        """Every row of the five tables or collections is here with the same fields, hashes and bytes, and nothing else is."""
+        for account, record in rows.records["people"].items():
+            if "password" in record and ("active" in record or account == LEFT):
                 # What step 7 changes, of those who could log in.
-                theirs["active"] = path != f"/people/{LEFT}"
-            self.check(ours == theirs, f"{path}: {ours} is not {theirs}")
-        here = {f"/people/{record['_id']}" for record in self.read(self.node, "/people")}
-        there = {path for path in shown if path.startswith("/people/")}
-        self.check(here == there, f"people: {sorted(here)} are not {sorted(there)}")
+                record["active"] = account != LEFT
+        here = exports.of_running_node(self.node, os.path.join(self.directory, "compared"))
+        for name in exports.TABLES:
+            self.checks += len(rows.records[name])
+        said = exports.complaints(here, rows)
+        self.check(not said, "\n".join(said))
+
+    def look_at_rights(self):
+        """With the rules that came along, root administers the node and reads what they do not name; others do neither."""
+        picture = f"/personal-documents/{PICTURE}"
+        for path in ("/sync/status", "/users", "/sync/conflicts", "/domiciliary-units", "/domiciliary-units/unit-1", "/institutions",
+                     "/institutions/hospital-1", "/personal-documents", picture, f"/personal_docs/{ANA}"):
+            for login, expected in ((ROOT, 200), (PROFESSIONAL, 403), ((ANA, PASSWORD), 403)):
+                answer = self.node.ask("GET", path, basic(login))
+                self.check(answer.status == expected, f"{login[0]}: GET {path}: {answer.status} {answer.body[:200]}")
+        units = {"/domiciliary-units/unit-1": ("name", "House"), "/institutions/hospital-1": ("beds", 120),
+                 picture: ("fedacct", ANA)}
+        for path, (field, value) in units.items():
+            record = self.node.ask("GET", path, basic(ROOT)).json()
+            self.check(record[field] == value, f"{path}: {record}")
+        for path, login in self.besides:
+            status = self.node.ask("GET", path, basic(login)).status
+            self.check(status in (401, 404), f"{path} as {login}: {status}")
+        log = self.node.whole_log()
+        for words in GIVEN_TO_ROOT:
+            self.check(words in log, f"{words!r} does not stand in the log of the start: {log}")
+
+    def look_at_added_rights(self):
+        """The lines that the guide says to add to the rules do what it says."""
+        with open(self.roles, encoding="utf-8") as file:
+            before = file.read()
+        roles, added = json.loads(before), guide.read_added_names()
+        self.check(set(added) == {"health_professional", "end_user"}, added)
+        added["root"] = added["health_professional"]
+        for role in roles:
+            role["permissions"]["GET"] += added[role["role"]]
+        units = ("/domiciliary-units", "/domiciliary-units/unit-1", "/institutions", "/institutions/hospital-1")
+        documents = ("/personal-documents", f"/personal-documents/{PICTURE}", f"/personal_docs/{ANA}",
+                     f"/personal_docs/{ANA}/{BIRTH}")
+        self.set_rules(json.dumps(roles), "/institutions", 200)
+        for path in units + documents:
+            for login, expected in ((ROOT, 200), (PROFESSIONAL, 200), ((ANA, PASSWORD), 200 if path in documents else 403)):
+                answer = self.node.ask("GET", path, basic(login))
+                self.check(answer.status == expected, f"{login[0]}: GET {path}: {answer.status} {answer.body[:200]}")
+        self.set_rules(before, "/institutions", 403)
+
+    def set_rules(self, text, path, expected):
+        """Writes the rules and lets the node read them, until the professional is answered so at the path."""
+        with open(self.roles, "w", encoding="utf-8") as file:
+            file.write(text)
+        self.node.process.send_signal(signal.SIGHUP)
+        self.processes.wait_for(self.node.process, self.node.name,
+                                lambda: self.node.ask("GET", path, basic(PROFESSIONAL)).status == expected)
+
+    def read_picture(self, picture):
+        answer = self.node.ask("GET", f"/personal-documents/{PICTURE}/content", basic(ROOT))
+        self.check(answer.status == 200 and answer.body == picture, f"root reads {answer.status} {answer.body[:60]!r}")
 
     def stays_out(self):
         status = self.node.ask("GET", f"/people/{LEFT}", basic((LEFT, LEFT_PASSWORD))).status
@@ -156,7 +215,9 @@ class Clinic:
         self.server_section = steps.configuration("configuration")
         self.configure(self.server_section)
         explained = steps.step("roles")
-        self.check('role "health_professional"' in explained, explained)
+        for words in ('role "health_professional"', "Thalamus let it besides: read and change a page", *GIVEN_TO_ROOT):
+            self.check(words in explained, f"{words!r}: {explained}")
+        self.check(("without a login" in explained) == (self.id_name == "_id"), explained)
         return counted
 
     def import_all(self, who_was_root):
@@ -176,6 +237,8 @@ class Clinic:
         self.node.context = ssl.create_default_context(cafile=self.certificate)
         listed = steps.step("start")
         self.check(ADMIN in listed and CAMERON in listed, listed)
+        for words in GIVEN_TO_ROOT:
+            self.check(words in listed, f"doctor does not say {words!r}: {listed}")
 
     def count_here(self):
         """Lines of an export of the node, which is stopped."""
@@ -206,15 +269,31 @@ class Clinic:
                                json_bytes({"password": "changed at the node"}))
         self.check(answer.status == 200, f"{answer.status} {answer.body}")
 
-    def go_back(self, step):
+    def go_back(self, step, read_back, as_stored=lambda held: held):
+        """`read_back` reads what the old database holds then; `as_stored` says what an export becomes there."""
         self.guide.step("export from the node")
+        held = as_stored(exports.of_node(self.node, os.path.join(self.directory, "held")))
         self.guide.step(step)
+        back = read_back()
+        # The node says of its bytes which they are.
+        for document in back.records["personal_document"].values():
+            document.pop("content", None)
+        said = exports.complaints(back, held)
+        self.check(not said, "\n".join(said))
+        self.checks += sum(len(held.records[name]) for name in exports.TABLES)
         self.thalamus.restart()
         self.log_in(self.thalamus, {"ARGNEW001AAA": "changed at the node", "ARGNEW002BBB": MADE["ARGNEW002BBB"]})
         after = self.read(self.thalamus, "/pols/ARGNEW001AAA/after")
         self.check(after["summary"] == "Asthma" and after[self.id_name] == "after", after)
         before = self.read(self.thalamus, "/pols/ARGNEW001AAA/ARGNEW001AAA-page-1")
         self.check(before["n"] == 1 and before["weight"] == 70.5, f"numbers came back as {before}")
+
+
+#: Where clinic and centre say different things: collection, record, path, the clinic's value and the centre's. Dates as text
+#: and as BSON, and fields that only one side has, make no conflict.
+PROFESSION = ("people", ANA, "profession", "nurse", "teacher")
+#: Another hash; nobody is shown it.
+CHANGED_PASSWORD = ("people", ANA, "password", None, None)
 
 
 def fill_centre(centre):
@@ -225,20 +304,43 @@ def fill_centre(centre):
     centre.database.pols.insert_many([page(BIRTH, ANA), page("far-1", "DEUMOP095IDI")])
 
 
-def check_joined(clinic, centre, output, shown):
-    clinic.check("up to date" in output or "idle" in output, output)
-    at_centre = {record["_id"] for record in centre.database.people.find()}
-    for path in shown:
-        parts = path.split("/")
-        if parts[1] == "people":
-            clinic.check(parts[2] in at_centre, f"{parts[2]} is not at the centre")
-        else:
-            clinic.check(centre.database.pols.find_one({"_id": parts[3], "book": parts[2]}), f"{path} is not at the centre")
-    clinic.check(clinic.read(clinic.node, "/people/DEUMOP095IDI")["name"] == "John", "the centre's people are not here")
-    ana = clinic.read(clinic.node, f"/people/{ANA}")
+def check_joined(clinic, centre, output, conflicts):
+    """Node and centre hold the same, and the conflicts are the expected ones."""
+    clinic.check("complete" in output, output)
+    found = json.loads(clinic.node.command("conflicts", "list", "--json"))
+    found = {(row["collection"], row["record"], ".".join(row["path"]), row.get("local"), row.get("central"))
+             for row in found}
+    clinic.check(found == conflicts,
+                 f"conflicts that nobody expects: {found - conflicts}; that are missing: {conflicts - found}")
+    here = exports.of_running_node(clinic.node, os.path.join(clinic.directory, "joined"))
+    there = exports.of_mongo(centre.database)
+    for document in there.records["personal_document"].values():
+        document.pop("content", None)
+    there.contents = bytes_at_centre(centre)
+    here.contents = set(here.contents.values())
+    said = exports.complaints(here, there)
+    clinic.check(not said, "\n".join(said))
+    people = there.records["people"]
+    for account, password in {**MADE, LEFT: LEFT_PASSWORD}.items():
+        record = people[account]
+        clinic.check(all(record[name] == value for name, value in bodies.HMIS.items()), record)
+        clinic.check(record.get("password") == clinic.hashes[account], f"another hash: {record}")
+        if password:
+            # 0.9.4 stores `false` for everybody it makes, which step 7 opens; 0.9.18 stores nothing.
+            opened = True if clinic.id_name == "_id" else None
+            expected = False if account == LEFT else opened
+            clinic.check(record.get("active") is expected, f"{account} came to the centre as {record}")
+    clinic.check(people["DEUMOP095IDI"]["name"] == "John", "the centre's people are not here")
+    ana = people[ANA]
     clinic.check(ana["weight"] == 61 and ana["phones"] == ["+34 600", {"kind": "home"}], ana)
-    # Both say something else: the centre's stands, the clinic's waits.
-    clinic.check(ana["profession"] == "teacher" and "profession" in output, output)
+
+
+def bytes_at_centre(centre):
+    """The bytes of all uploads."""
+    chunks = {}
+    for chunk in centre.database.fs.chunks.find().sort([("files_id", 1), ("n", 1)]):
+        chunks.setdefault(str(chunk["files_id"]), []).append(chunk["data"])
+    return {b"".join(parts) for parts in chunks.values()}
 
 
 def from_postgresql(processes, binary):
@@ -256,39 +358,29 @@ def from_postgresql(processes, binary):
     clinic = Clinic(processes, "postgresql", binary, thalamus, "id", postgres.environment)
     os.symlink(postgres.psql_program(), os.path.join(clinic.guide.programs, "psql"))
     clinic.work()
-    shown = clinic.look()
+    rows = exports.of_postgres(postgres)
+    clinic.remember(rows)
+    clinic.let_anybody_read()
+    clinic.forms = forms.of_postgres(clinic, postgres, binary)
     counted = clinic.take_over("export from PostgreSQL")
     clinic.check("7 federation/people.jsonl" in counted and "14 federation/pols.jsonl" in counted, counted)
     clinic.import_all("who was root in PostgreSQL")
-    clinic.compare(shown)
+    clinic.compare(rows)
     clinic.stays_out()
     clinic.log_in(clinic.node, {**MADE, CAMERON: PASSWORD, ANA: PASSWORD, ADMIN: ROOT_PASSWORD})
+    clinic.look_at_rights()
+    clinic.look_at_added_rights()
     with open(os.path.join(demo, "newborn.jpg"), "rb") as file:
         picture = file.read()
-    # The rules of 0.9.18 name no documents, so only the export shows them.
-    bytes_here = exported_contents(clinic)
-    clinic.check(picture in bytes_here, "the bytes of the picture are not here")
+    clinic.check(rows.contents == {PICTURE: picture}, "PostgreSQL has another picture")
+    clinic.read_picture(picture)
     centre = Mongo(processes, "centre-postgresql")
     centre.start()
     fill_centre(centre)
-    check_joined(clinic, centre, clinic.join(centre), shown)
+    check_joined(clinic, centre, clinic.join(centre), {PROFESSION, CHANGED_PASSWORD})
     clinic.go_on()
-    clinic.go_back("back to PostgreSQL")
+    clinic.go_back("back to PostgreSQL", lambda: exports.of_postgres(postgres), exports.as_json)
     return clinic
-
-
-def exported_contents(clinic):
-    target = os.path.join(clinic.directory, "contents")
-    clinic.node.stop()
-    clinic.node.command("export", target)
-    clinic.node.start()
-    directory = os.path.join(target, "content")
-    found = []
-    for name in os.listdir(directory):
-        with open(os.path.join(directory, name), "rb") as file:
-            found.append(file.read())
-    shutil.rmtree(target)
-    return found
 
 
 def from_mongodb(processes, binary):
@@ -312,21 +404,26 @@ def from_mongodb(processes, binary):
     clinic.work()
     # Nobody sees it: 0.9.4 does not ask for the book.
     clinic.write("POST", f"/pols/{ANA}/lost", {"_id": "lost", **bodies.HMIS_PAGE})
-    shown = clinic.look()
+    rows = exports.of_mongo(mongo.database)
+    clinic.remember(rows)
+    clinic.let_anybody_read()
+    clinic.forms = forms.of_mongo(clinic, rows, binary)
     counted = clinic.take_over("export from MongoDB")
     clinic.check("7 federation/people.json" in counted and "14 federation/pols.json" in counted, counted)
     mend_lost_page(clinic)
-    shown[f"/pols/{ANA}/lost"] = {"_id": "lost", "book": ANA, **bodies.HMIS_PAGE}
+    rows.records["pols"]["lost"] = {"_id": "lost", "book": ANA, **bodies.HMIS_PAGE}
     clinic.import_all(None)
-    clinic.compare(shown)
+    clinic.compare(rows)
     clinic.stays_out()
     clinic.log_in(clinic.node, {**MADE, CAMERON: PASSWORD, ANA: PASSWORD, ADMIN: ROOT_PASSWORD})
+    clinic.look_at_rights()
+    clinic.look_at_added_rights()
     centre = Mongo(processes, "centre-mongodb")
     centre.start()
     fill_centre(centre)
-    check_joined(clinic, centre, clinic.join(centre), shown)
+    check_joined(clinic, centre, clinic.join(centre), {PROFESSION})
     clinic.go_on()
-    clinic.go_back("back to MongoDB")
+    clinic.go_back("back to MongoDB", lambda: exports.of_mongo(mongo.database))
     return clinic
 
 
@@ -351,7 +448,8 @@ def run(processes, binary):
     for name, move in (("PostgreSQL", from_postgresql), ("MongoDB", from_mongodb)):
         clinic = move(processes, binary)
         done |= clinic.guide.done
-        print(f"moved from Thalamus on {name}: {clinic.checks} checks, {len(clinic.guide.done)} steps")
+        print(f"moved from Thalamus on {name}: {clinic.checks} checks, {len(clinic.guide.done)} steps, "
+              f"{clinic.forms} forms of its records imported")
     left = set(guide.read_blocks()) - done
     check(not left, f"steps of docs/MIGRATION.md that were not run: {sorted(left)}")
     return True

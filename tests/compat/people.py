@@ -12,6 +12,8 @@ from bson import json_util
 #: bcrypt of the demonstration's two passwords with little work, so that a thousand logins take seconds.
 PASSWORD, HASH = "gnusolidario", "$2b$04$cMOi2j4O2EUF6SeayEbj9e.LBd75RGhiAsI.SrcShAOOSi8DzyZRG"
 ROOT_PASSWORD, ROOT_HASH = "freedom", "$2b$04$rOQnQGX.7X3qUzjlyxuFVOk4Sy5GZAVkuTGZVZ4xU2ikozvQ1dDfe"
+#: One with letters that Latin-1 and UTF-8 write differently.
+ACCENTED, ACCENTED_HASH = "contraseña", "$2b$04$Smi2tSCesKH2XynTHFbvPumA2xA2qB/1HXIKicLfL7bAuCI5btNBm"
 
 ANA, CAMERON, ADMIN = "ESPGNU777ORG", "ITAPYT999HON", "ARGBUE111FAV"
 BIRTH, CERTIFICATE, PICTURE = ("119b352e-8e4f-4847-9f05-53462cf94f10", "919c352f-7e4f-5341-7c22-8423acf76b32",

@@ -62,8 +62,11 @@ class Processes:
         raise RuntimeError(f"{name} does not answer: {self.last_log(name)}")
 
     def last_log(self, name):
+        return self.whole_log(name)[-1500:]
+
+    def whole_log(self, name):
         with open(os.path.join(self.directory, name + ".log"), encoding="utf-8", errors="replace") as file:
-            return file.read()[-1500:]
+            return file.read()
 
     def end(self, process, sign=signal.SIGTERM):
         if process.poll() is None:
@@ -277,6 +280,9 @@ class Node(Server):
 
     def stop(self):
         self.processes.end(self.process)
+
+    def whole_log(self):
+        return self.processes.whole_log(self.name)
 
     def try_command(self, *arguments, stdin="", cwd=None):
         environment = {"PATH": "/usr/bin:/bin", "THALAMUS_EDGE_CONFIG": self.configuration}

@@ -35,6 +35,8 @@ def options_of(column, cell):
 
 
 def is_like(option, text):
+    if "*" not in option:
+        return option == text
     return re.fullmatch(".*".join(re.escape(part) for part in option.split("*")), text, re.DOTALL) is not None
 
 
@@ -49,11 +51,21 @@ class Row:
 
     def explains(self, difference):
         """Returns the alternatives that hold, or None if the row says nothing about this difference."""
-        case, held = difference.case, set()
+        held = self.is_about(difference)
+        here = held is not None and self.holding({"Here": [difference.node]})
+        return held | here if here else None
+
+    def is_about(self, difference):
+        """As `explains`, whatever the node answers."""
+        case = difference.case
         if self.cells[difference.version] in NOTHING:
             return None
-        texts = {"Route": [case.route], "Method": [case.method], "Condition": case.labels, "What": [difference.what],
-                 difference.version: [difference.upstream], "Here": [difference.node]}
+        return self.holding({"Route": [case.route], "Method": [case.method], "What": [difference.what],
+                             difference.version: [difference.upstream], "Condition": case.labels})
+
+    def holding(self, texts):
+        """The alternatives that hold of these cells, or None if one has none. `texts`: what may stand there, by column."""
+        held = set()
         for column, known in texts.items():
             for options in options_of(column, self.cells[column]):
                 found = [option for option in options if option == "any" or any(is_like(option, text) for text in known)]

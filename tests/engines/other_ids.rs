@@ -29,6 +29,7 @@ impl Ground {
         let status = self.sync.status().unwrap();
         let total: u64 = status.other_ids.values().sum();
         for message in [&report.message, &status.message] {
+            assert_eq!(message.contains("up to date"), total == 0, "{message}");
             match total {
                 0 => assert!(!message.contains("no text"), "{message}"),
                 1 => assert!(message.contains("an id that is no text, and is left alone: 1 in"), "{message}"),

@@ -173,7 +173,7 @@ fn bookkeeping(tx: &mut Tx<'_>, at: usize, turn: usize) -> Result<(), StoreError
                 remote: Some(format!("theirs {turn}").into()),
                 stands: Side::Remote,
             };
-            tx.add_conflict(&key, &clash)
+            tx.add_conflict(&key, &clash, None)
         }
         12 => {
             // Content of the centre's, of which the first chunk comes.

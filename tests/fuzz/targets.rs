@@ -7,6 +7,7 @@
 #[path = "../support/laws.rs"]
 mod laws;
 
+use std::collections::BTreeSet;
 use std::io::BufReader;
 use std::sync::LazyLock;
 
@@ -16,7 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use serde_json::Value;
 use thalamus_edge::cli::ndjson::{Documents, Place, Text, Wrong, read_document};
-use thalamus_edge::domain::access::{Acl, Actor, END_USER, Principal, Scope, Target, Verb};
+use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Principal, Scope, Target, Verb};
 use thalamus_edge::domain::content::{Content, names_within};
 use thalamus_edge::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use thalamus_edge::domain::diff::{Diff, changed_paths, diff};
@@ -165,7 +166,7 @@ fn check_edited(schema: &Schema, stored: &Document, edited: Result<Document, Inv
 
 // -------------------------------------------------------------------------------------------------- roles
 
-/// `roles.cfg`: nobody gets what does not stand there.
+/// `roles.cfg`: nobody gets what does not stand there, but for `root` in a file of Thalamus.
 fn roles(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -177,26 +178,66 @@ fn roles(input: &[u8]) {
     let mut names: Vec<&str> = rows.iter().filter_map(|row| row["role"].as_str()).collect();
     assert_eq!(names.len(), rows.len());
     assert!(names.iter().all(|name| acl.knows_role(name)));
+    let given = given_to_root(&rows);
+    let reach_of = |row: &Value, verb: Verb, name: &str| {
+        let is_given = row["role"] == "root" && given.contains(&(verb, name.to_owned()));
+        written_reach(row, verb, name).or_else(|| is_given.then(|| reach(row)))
+    };
     let unknown = "x".repeat(input.len() + 1);
     assert!(!acl.knows_role(&unknown));
     names.push(&unknown);
     for role in &names {
         let row = rows.iter().find(|row| row["role"] == *role);
-        check_reach(&acl, &[role], |verb, name| row.and_then(|row| written_reach(row, verb, name)));
+        check_reach(&acl, &[role], |verb, name| row.and_then(|row| reach_of(row, verb, name)));
     }
     check_reach(&acl, &[], |_, _| None);
     check_reach(&acl, &names, |verb, name| {
-        let reaches = rows.iter().filter_map(|row| written_reach(row, verb, name));
+        let reaches = rows.iter().filter_map(|row| reach_of(row, verb, name));
         reaches.max_by_key(|scope| *scope == Scope::Everyone)
     });
 }
 
 /// How far a row of the file reaches, read as it stands.
 fn written_reach(row: &Value, verb: Verb, name: &str) -> Option<Scope> {
-    let permissions = &row["permissions"];
-    let is_named = permissions[verb.name()].as_array()?.iter().any(|named| named == name);
-    let is_global = permissions["global"] == true || permissions["global"] == "True";
-    is_named.then_some(if is_global { Scope::Everyone } else { Scope::Own })
+    let is_named = row["permissions"][verb.name()].as_array()?.iter().any(|named| named == name);
+    is_named.then(|| reach(row))
+}
+
+fn reach(row: &Value) -> Scope {
+    let global = &row["permissions"]["global"];
+    if *global == true || *global == "True" { Scope::Everyone } else { Scope::Own }
+}
+
+/// What `root` is given because no row names any of the group, as in a file of Thalamus: the functions of the node as the
+/// node's own rules have them, and documents, units and institutions to read.
+fn given_to_root(rows: &[Value]) -> BTreeSet<(Verb, String)> {
+    const FUNCTIONS: [&str; 8] =
+        ["sync", "conflicts", "changes", "audit", "metrics", "users", "backups", "trash"];
+    const READ: [&str; 7] = [
+        "personaldocs",
+        "personaldoc",
+        "poldocs",
+        "domiciliaryunits",
+        "domiciliaryunit",
+        "institutions",
+        "institution",
+    ];
+    let names = |row: &Value, group: &[&str]| {
+        Verb::ALL.iter().any(|verb| group.iter().any(|name| written_reach(row, *verb, name).is_some()))
+    };
+    let own: Vec<Value> = serde_json::from_str(BUILT_IN_ROLES).expect("the node's own rules");
+    let own = own.iter().find(|row| row["role"] == "root").expect("root in the node's own rules");
+    let mut given = BTreeSet::new();
+    if !rows.iter().any(|row| names(row, &FUNCTIONS)) {
+        for verb in Verb::ALL {
+            let functions = FUNCTIONS.iter().filter(|name| written_reach(own, verb, name).is_some());
+            given.extend(functions.map(|name| (verb, (*name).to_owned())));
+        }
+    }
+    if !rows.iter().any(|row| names(row, &READ)) {
+        given.extend(READ.iter().map(|name| (Verb::Get, (*name).to_owned())));
+    }
+    given
 }
 
 fn check_reach(acl: &Acl, roles: &[&str], written: impl Fn(Verb, &str) -> Option<Scope>) {

@@ -353,7 +353,9 @@ async fn a_held_person_is_not_deleted() {
         remote: Some(Bson::Document(with(ana(), doc! {"active": false}))),
         stands: Side::Remote,
     };
-    clinic.run(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key(Person, ACCT), &whole) }).await;
+    clinic
+        .run(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key(Person, ACCT), &whole, None) })
+        .await;
     let open = clinic.conflicts().into_iter().find(|c| !c.is_identity()).unwrap();
     let seen = clinic.here(Person, ACCT).map(Bson::Document);
     let allow = |_: &_, _: Option<&_>, _: Option<&_>| Ok(());

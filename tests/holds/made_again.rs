@@ -92,7 +92,7 @@ async fn a_record_that_the_centre_has_deleted_and_that_waits_to_go_here_is_made_
         stands: Side::Local,
     };
     let about = key.clone();
-    clinic.store.transact(move |tx| tx.add_conflict(&about, &clash)).await.unwrap();
+    clinic.store.transact(move |tx| tx.add_conflict(&about, &clash, None)).await.unwrap();
     let id = whole(&clinic, &key).id;
     let seen = Some(Bson::Document(edited.clone()));
     resolve(&clinic.store, &id, Decision::TakeLocal, seen, clerk(), |_, _, _| Ok(())).await.unwrap();

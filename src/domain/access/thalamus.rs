@@ -5,26 +5,55 @@
 use std::collections::BTreeSet;
 
 use super::{Acl, BUILT_IN_ROLES, OPERATOR_NAMES, Permissions, ROOT, Verb};
+use crate::domain::record::Kind;
 use crate::domain::schema::SCHEMAS;
+
+/// The kinds whose paths Thalamus has and its own file does not name, so that nobody reads them with it. It only reads them.
+const UNNAMED_KINDS: [Kind; 3] = [Kind::PersonalDocument, Kind::DomiciliaryUnit, Kind::Institution];
+
+fn unnamed_names() -> BTreeSet<&'static str> {
+    UNNAMED_KINDS.iter().flat_map(|kind| kind.schema().routes).map(|route| route.acl).collect()
+}
 
 impl Permissions {
     fn has(&self, verb: Verb, name: &str) -> bool {
         self.names.get(&verb).is_some_and(|names| names.contains(name))
     }
 
-    fn names_a_function(&self) -> bool {
-        OPERATOR_NAMES.iter().any(|name| Verb::ALL.iter().any(|verb| self.has(*verb, name)))
+    fn names_any_of<'a>(&self, names: impl IntoIterator<Item = &'a &'a str>) -> bool {
+        names.into_iter().any(|name| Verb::ALL.iter().any(|verb| self.has(*verb, name)))
     }
 }
 
 impl Acl {
+    /// Gives `root` what a file of Thalamus does not name at all. Returns sentences about it.
+    pub(super) fn complete_root(&mut self) -> Vec<String> {
+        [self.give_functions_to_root(), self.give_unnamed_to_root()].into_iter().flatten().collect()
+    }
+
+    /// Gives documents, units and institutions to `root` for reading where the rules name none of them: otherwise nobody could
+    /// read what a clinic brings from its Thalamus.
+    fn give_unnamed_to_root(&mut self) -> Option<String> {
+        let names = unnamed_names();
+        if self.roles.values().any(|permissions| permissions.names_any_of(&names)) {
+            return None;
+        }
+        let root = self.roles.get_mut(ROOT)?;
+        root.names.entry(Verb::Get).or_default().extend(names.iter().map(|name| (*name).to_owned()));
+        let listed = names.into_iter().collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "no role names personal documents, domiciliary units or institutions ({listed}), as in a file of Thalamus: {ROOT:?} \
+             may read them, nobody else. Name them for the roles that are meant to use them"
+        ))
+    }
+
     /// Gives the functions of the node (synchronization, accounts, ...) to `root` where the rules name none of them:
-    /// Thalamus has none, and with its own file nobody could administer a node. Returns a sentence about it.
-    pub(super) fn give_functions_to_root(&mut self) -> Option<String> {
+    /// Thalamus has none, and with its own file nobody could administer a node.
+    fn give_functions_to_root(&mut self) -> Option<String> {
         if self.roles.is_empty() {
             return None;
         }
-        if self.roles.values().any(Permissions::names_a_function) {
+        if self.roles.values().any(|permissions| permissions.names_any_of(OPERATOR_NAMES)) {
             return self.functions_of_nobody();
         }
         let Some(root) = self.roles.get_mut(ROOT) else {
@@ -71,7 +100,19 @@ impl Acl {
 
     /// What each role may do, and what Thalamus let it do besides with the same rules; a few lines each.
     pub fn explained(&self) -> Vec<String> {
-        self.roles.iter().flat_map(|(role, permissions)| explained(role, permissions)).collect()
+        let mut lines: Vec<_> =
+            self.roles.iter().flat_map(|(role, permissions)| explained(role, permissions)).collect();
+        // The versions with this name are those that ask for a login on every path.
+        if !self.roles.is_empty()
+            && !self.roles.values().any(|permissions| permissions.has(Verb::Get, "login"))
+        {
+            lines.push(
+                "no role names \"login\", as in the file of Thalamus 0.9.4: it let everybody read all personal documents and \
+                 domiciliary units without a login"
+                    .to_owned(),
+            );
+        }
+        lines
     }
 }
 
@@ -166,8 +207,43 @@ mod tests {
         assert_eq!(allowed(&acl, ROOT), allowed(&Acl::built_in(), ROOT));
         assert!(allowed(&acl, ROOT).contains(&(Verb::Post, "sync")));
         assert_eq!(allowed(&acl, "health_professional"), [], "others have what the file gives them");
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("\"root\" may use them"), "{warnings:?}");
+    }
+
+    /// The names of documents, units and institutions that a role may use, for everybody's records.
+    fn unnamed(acl: &Acl, role: &str) -> Vec<(Verb, &'static str)> {
+        let all =
+            Verb::ALL.into_iter().flat_map(|verb| unnamed_names().into_iter().map(move |name| (verb, name)));
+        all.filter(|(verb, name)| acl.reach(&who(role), *verb, name).is_some()).collect()
+    }
+
+    #[test]
+    fn with_the_rules_of_thalamus_root_reads_what_they_do_not_name() {
+        let (acl, warnings) = Acl::parse(OF_THALAMUS).unwrap();
+        let read: Vec<_> = unnamed_names().into_iter().map(|name| (Verb::Get, name)).collect();
+        assert_eq!(read.len(), 7);
+        assert_eq!(unnamed(&acl, ROOT), read, "Thalamus has no method that writes them");
+        for role in ["end_user", "health_professional"] {
+            assert_eq!(unnamed(&acl, role), [], "{role}");
+        }
+        assert!(
+            warnings[1].contains("institutions") && warnings[1].contains("\"root\" may read them"),
+            "{warnings:?}"
+        );
+
+        // One of the names, for any role, says that the file means the others as they are.
+        let text =
+            OF_THALAMUS.replacen("\"login\", \"people\"", "\"login\", \"institutions\", \"people\"", 1);
+        let (acl, warnings) = Acl::parse(&text).unwrap();
+        assert_eq!(unnamed(&acl, ROOT), []);
+        assert_eq!(unnamed(&acl, "health_professional"), [(Verb::Get, "institutions")]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+
+        let (acl, warnings) =
+            Acl::parse(r#"[{"role": "admin", "permissions": {"GET": ["people"], "global": true}}]"#).unwrap();
+        assert_eq!(unnamed(&acl, "admin"), [], "only root is given them");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
     }
 
     #[test]
@@ -181,7 +257,7 @@ mod tests {
         assert_eq!(allowed(&acl, ROOT), []);
         assert_eq!(allowed(&acl, "health_professional"), [(Verb::Get, "sync")]);
         // Nobody is left without a word: these functions are nobody's.
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
         for name in OPERATOR_NAMES.iter().filter(|name| !["sync", "backups"].contains(name)) {
             assert!(warnings[0].contains(name), "{name}: {warnings:?}");
         }
@@ -211,6 +287,13 @@ mod tests {
         }
         let root = text.split("role \"root\"").nth(1).unwrap();
         assert!(!root.contains("besides"), "{root}");
+        assert!(!text.contains("without a login"), "{text}");
+        let older = OF_THALAMUS.replace("\"login\", ", "");
+        let older = Acl::parse(&older).unwrap().0.explained().join("\n");
+        assert!(
+            older.contains("everybody read all personal documents and domiciliary units without a login"),
+            "{older}"
+        );
         let built_in = Acl::built_in().explained().join("\n");
         assert!(!built_in.split("role \"root\"").nth(1).unwrap().contains("refused"), "{built_in}");
     }
