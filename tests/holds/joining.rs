@@ -222,7 +222,8 @@ async fn what_the_node_had_stays_in_the_book_and_goes_along() {
         assert_eq!(all_texts(&clinic, NEW), HERS);
         for (kind, document) in hers() {
             let id = document.get_str("_id").unwrap();
-            let is_left = clinic.at_centre(kind, id).is_some_and(|left| left.get_str(owner(kind)).ok() == Some(ACCT));
+            let is_left =
+                clinic.at_centre(kind, id).is_some_and(|left| left.get_str(owner(kind)).ok() == Some(ACCT));
             assert_eq!(is_left, id != "mine", "{id}");
         }
         // The copies name each other.
@@ -418,7 +419,11 @@ async fn records_name_their_person_as_the_centre_does() {
         for kind in KINDS {
             let ids = if is_before { &["r1", "r2"][..] } else { &["r2"] };
             for id in ids {
-                assert_eq!(clinic.at_centre(kind, id).unwrap().get_str(owner(kind)).ok(), Some(ACCT), "{kind:?}");
+                assert_eq!(
+                    clinic.at_centre(kind, id).unwrap().get_str(owner(kind)).ok(),
+                    Some(ACCT),
+                    "{kind:?}"
+                );
             }
         }
     }
