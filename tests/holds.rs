@@ -11,6 +11,8 @@ mod closed;
 mod decisions;
 #[path = "holds/gone.rs"]
 mod gone;
+#[path = "holds/joining.rs"]
+mod joining;
 #[path = "holds/large.rs"]
 mod large;
 #[path = "holds/left_behind.rs"]

@@ -319,5 +319,5 @@ impl Tx<'_> {
 
 fn undecided_in(conflict: &Conflict) -> Undecided {
     let central: Option<Document> = conflict.central.as_ref().and_then(Bson::as_document).cloned();
-    Undecided { conflict: conflict.id.clone(), central }
+    Undecided { conflict: conflict.id.clone(), central, decided_owner: None }
 }

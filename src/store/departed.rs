@@ -86,6 +86,11 @@ impl Departed {
         if self.is_only_here { self.stood } else { Some(self.identity) }
     }
 
+    /// The same, unless the centre has had somebody else since.
+    pub(super) fn last_holder(self) -> Option<Document> {
+        if self.is_succeeded { None } else { self.last_there() }
+    }
+
     pub(super) fn is_of(&self, person: &Document) -> bool {
         same_identity(&self.identity, person)
     }
@@ -145,7 +150,7 @@ impl Tx<'_> {
             Err(StoreError::DamagedRow(_)) => Ok(Some(unknown_identity())),
             // It may be the row under a damaged key.
             Ok(None) if self.is_departed_lost(account)? => Ok(Some(unknown_identity())),
-            row => Ok(row?.filter(|row| !row.is_succeeded).and_then(Departed::last_there)),
+            row => Ok(row?.and_then(Departed::last_holder)),
         }
     }
 
@@ -196,7 +201,7 @@ impl Tx<'_> {
         let is_only_here =
             is_only_here && !last.as_ref().is_some_and(|last| last.is_of(person) && !last.is_only_here);
         let late = last.as_ref().filter(|last| last.is_of(person)).map(|last| last.late.clone());
-        let stood = last.filter(|last| is_only_here && !last.is_succeeded).and_then(Departed::last_there);
+        let stood = last.filter(|_| is_only_here).and_then(Departed::last_holder);
         let late = late.unwrap_or_default();
         let row = Departed { identity, since, until, is_succeeded: false, is_only_here, stood, late };
         self.put_departed_row(id, Some(&row))?;

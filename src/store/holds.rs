@@ -20,7 +20,7 @@ use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use super::{Base, StoreError};
 use crate::domain::access::Actor;
-use crate::domain::merge::is_other_person;
+use crate::domain::merge::{is_other_person, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 
@@ -72,12 +72,15 @@ impl HoldReason {
 impl HoldReason {
     /// Whether a record of the account goes with the person of this node to a new account. `is_own`: the centre has never been
     /// known to have it under the account. `is_older`: its first unsent write came before the account was this person's.
-    fn takes_along(self, is_own: bool, is_older: bool) -> bool {
+    /// `is_last_holder`: this very person stood at the centre last.
+    fn takes_along(self, is_own: bool, is_older: bool, is_last_holder: bool) -> bool {
         match self {
             // What was agreed before the other person came is of the one who is here.
             HoldReason::Departed | HoldReason::Reused => true,
             HoldReason::Rewritten => is_own && !is_older,
-            HoldReason::Created | HoldReason::Spelling | HoldReason::Taken => is_own,
+            // What was agreed while they stood there is theirs.
+            HoldReason::Taken => is_own || is_last_holder,
+            HoldReason::Created | HoldReason::Spelling => is_own,
         }
     }
 }
@@ -391,9 +394,12 @@ impl Tx<'_> {
         let own: BTreeSet<_> = self.own_dependents(&hold.account)?.into_iter().collect();
         // What came late may be the other one's, with what was written into it here.
         let late = self.late(&hold.account)?;
+        let person = self.document(&hold.local_key())?.unwrap_or_default();
+        let is_last_holder = self.departed(&hold.account)?.is_some_and(|last| same_identity(&last, &person));
         let mut going = BTreeSet::new();
         for key in self.dependents(&hold.account)?.into_iter().filter(|key| !late.contains(key)) {
-            if hold.why.takes_along(own.contains(&key), self.is_older_than_holder(&hold.local, &key)?) {
+            let is_older = self.is_older_than_holder(&hold.local, &key)?;
+            if hold.why.takes_along(own.contains(&key), is_older, is_last_holder) {
                 going.insert(key);
             }
         }
@@ -575,8 +581,11 @@ impl Snapshot {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
         let landed = self.transaction.open_table(LANDED)?;
         let since = self.unsent_since(&hold.local)?;
-        let late = unless_damaged(self.departed_row(&hold.account))?.flatten();
-        let late = late.map(|last| last.late).unwrap_or_default();
+        let last = unless_damaged(self.departed_row(&hold.account))?.flatten();
+        let late = last.as_ref().map(|last| last.late.clone()).unwrap_or_default();
+        let person = unless_damaged(self.document(&hold.local_key()))?.flatten().unwrap_or_default();
+        let is_last_holder =
+            last.and_then(Departed::last_holder).is_some_and(|last| same_identity(&last, &person));
         let mut count = 0;
         for kind in dependent_kinds() {
             for id in owned(&by_owner, kind, &hold.account)? {
@@ -588,7 +597,8 @@ impl Snapshot {
                     && landed.get(row_key(&key))?.is_none();
                 let first_write = unless_damaged(self.edit_number(&key))?.unwrap_or_default();
                 let is_older = since.is_some_and(|since| first_write > 0 && first_write <= since);
-                count += u64::from(!late.contains(&key) && hold.why.takes_along(is_own, is_older));
+                let is_going = hold.why.takes_along(is_own, is_older, is_last_holder);
+                count += u64::from(!late.contains(&key) && is_going);
             }
         }
         Ok(count)

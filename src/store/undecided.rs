@@ -3,7 +3,9 @@
 //!
 //! What is decided, and what follows from it, is the business of the reconciliation; here it is only kept.
 
-use bson::{Document, doc};
+use std::collections::BTreeMap;
+
+use bson::{Document, RawDocument, doc};
 use redb::ReadableTable;
 
 use super::StoreError;
@@ -11,7 +13,9 @@ use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::merge::same_identity;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::Owner;
 
 /// A record that is neither pushed nor merged before somebody has decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,12 +24,24 @@ pub struct Undecided {
     pub conflict: String,
     /// What the centre holds; `None` if it was deleted there.
     pub central: Option<Document>,
+    /// The person whose record the centre's is, by decision, while nobody stood at the centre under its account: the fields by
+    /// which people are told apart.
+    pub decided_owner: Option<Document>,
 }
 
 impl Undecided {
     pub(super) fn decode(bytes: &[u8]) -> Result<Undecided, StoreError> {
         let row = Fields::of(bytes, "an undecided record")?;
-        Ok(Undecided { conflict: row.text("conflict")?.to_owned(), central: row.document_if_any("central")? })
+        Ok(Undecided {
+            conflict: row.text("conflict")?.to_owned(),
+            central: row.document_if_any("central")?,
+            decided_owner: row.document_if_any("decided_owner")?,
+        })
+    }
+
+    /// Whether somebody has decided that the centre's record is this `person`'s.
+    pub fn is_decided_to_be_of(&self, person: &Document) -> bool {
+        self.decided_owner.as_ref().is_some_and(|owner| same_identity(owner, person))
     }
 }
 
@@ -125,6 +141,7 @@ impl Tx<'_> {
     pub fn put_undecided(&mut self, key: &RecordKey, undecided: &Undecided) -> Result<(), StoreError> {
         let mut row = doc! {"conflict": &undecided.conflict};
         row.extend(undecided.central.clone().map(|central| ("central".to_owned(), central.into())));
+        row.extend(undecided.decided_owner.clone().map(|owner| ("decided_owner".to_owned(), owner.into())));
         let row = tables::encode(&row)?;
         if self.undecided.get(row_key(key))?.is_some_and(|known| known.value() == row) {
             return Ok(());
@@ -132,6 +149,24 @@ impl Tx<'_> {
         self.undecided.insert(row_key(key), row.as_slice())?;
         self.wrote();
         Ok(())
+    }
+
+    /// The undecided records of people, by the account under which the centre has them, folded: that of the record here, or
+    /// another one. Reads all undecided records.
+    pub fn undecided_by_account(&self) -> Result<BTreeMap<String, Vec<RecordKey>>, StoreError> {
+        let mut found: BTreeMap<String, Vec<RecordKey>> = BTreeMap::new();
+        for entry in self.undecided.iter()?.sound() {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            let kind = kind_of(code)?;
+            let row = RawDocument::from_bytes(row.value()).map_err(|_| damaged("an undecided record"))?;
+            if let (Owner::Field(_), Ok(central)) = (kind.schema().owner, row.get_document("central"))
+                && let Some(account) = kind.schema().owner_in(central)
+            {
+                found.entry(fold_account(&account)).or_default().push(RecordKey::new(kind, id));
+            }
+        }
+        Ok(found)
     }
 
     pub fn remove_undecided(&mut self, key: &RecordKey) -> Result<(), StoreError> {

@@ -545,7 +545,7 @@ fn diverts_dependent(
     }
     wait(tx, key, &hold.account, remote, tally)?;
     if let Some(known) = tx.undecided(key)? {
-        tx.put_undecided(key, &Undecided { central: Some(remote.clone()), ..known })?;
+        tx.put_undecided(key, &Undecided { central: Some(remote.clone()), decided_owner: None, ..known })?;
     }
     Ok(true)
 }

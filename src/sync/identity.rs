@@ -24,7 +24,7 @@ use super::former_person::without_rights_of_another;
 use super::hold::{release, visible};
 use super::identity_answers::SAME;
 use super::merge_in::{merge_at, merge_in};
-use super::ownerless::adopt;
+use super::ownerless::{adopt, adopt_for};
 use super::round::Tally;
 use super::undecided;
 use crate::domain::access::Actor;
@@ -160,7 +160,7 @@ pub(super) fn settle_same(
         release(tx, &hold.account, &mut Tally::default())
     } else {
         // Nobody is at the centre: the records there are those of the person here.
-        adopt(tx, &hold.account, &mut Tally::default())
+        adopt_for(tx, &hold.account, local, &mut Tally::default())
     }
 }
 
@@ -280,8 +280,9 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     let mut all = Vec::new();
     for key in tx.dependents(&hold.account)? {
         let stays = match hold.why {
-            // What the centre has is of the one who is gone.
-            HoldReason::Taken => true,
+            // What the centre has is of the one who is gone, if that is another one. What was written into it here is this
+            // person's.
+            HoldReason::Taken => tx.is_clean(&key)?,
             // Nobody has written into it for the one who leaves.
             HoldReason::Rewritten => tx.is_clean(&key)? || tx.is_older_than_holder(&hold.local, &key)?,
             HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Departed => false,

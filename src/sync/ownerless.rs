@@ -13,14 +13,18 @@
 //!
 //! Until then it is in nobody's book. While nobody is here under the account, those see it who may see all, and that it came
 //! after the last one was gone is noted ([`Tx::note_late`]). While somebody is here who does not stand there, it waits
-//! apart, and is merged with nothing.
+//! apart, and is merged with nothing. One that says the same as a record of that person here, made here and never sent, waits
+//! as well, and the one here stays in its book: nobody knows yet that the two are one. One that says something else is a
+//! question of its own besides ([`undecided`]).
 //!
 //! Nobody stands there, as far as the node knows, if the person is gone at the centre, or was made here and is not sent
 //! yet. Who was deleted here stands there until that is sent: their records are theirs, and take the delete back. Who was
 //! made and deleted here never had anything at the centre.
 //!
-//! If a person of this node is about to be sent there, it is asked whose it is ([`HoldReason::Taken`]). No decision takes it
-//! out of its account.
+//! If a person of this node is about to be sent there, it is asked whose it is ([`HoldReason::Taken`]), also if another record
+//! has its id here. No decision takes it out of its account.
+
+use std::collections::BTreeMap;
 
 use bson::{Document, doc};
 
@@ -33,7 +37,9 @@ use crate::domain::access::Actor;
 use crate::domain::merge::{is_unknown, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
-use crate::store::{Base, HoldReason, Reread, StoreError, TrashState, Tx, unless_damaged};
+use crate::store::{
+    Base, HoldReason, Reread, StoreError, TrashState, Tx, Undecided, identity_row, unless_damaged,
+};
 
 /// Whether nobody is known to stand at the centre under this account whose a record would be, and somebody had it, or is
 /// here.
@@ -86,9 +92,13 @@ pub(super) fn diverts(
     let Some((remote, account)) = remote.and_then(|remote| Some((remote, owner(remote)?))) else {
         return Ok(false);
     };
-    // Known to be that person's.
-    if local.is_some_and(|local| owner(local).as_ref() == Some(&account)) {
-        return Ok(false);
+    if let Some(local) = local.filter(|local| owner(local).as_ref() == Some(&account)) {
+        // Any other is known to be that person's.
+        let is_beside = waits_beside(tx, key, &account, (local, remote))?;
+        if is_beside {
+            wait(tx, key, &fold_account(&account), remote, tally)?;
+        }
+        return Ok(is_beside);
     }
     if tx.hold(&account)?.is_some() || !is_nobodys(tx, &account)? {
         return Ok(false);
@@ -118,6 +128,24 @@ pub(super) fn diverts(
     Ok(true)
 }
 
+/// Whether the centre's record waits beside one that says the same and was made here for a person of the account, because nobody
+/// stands at the centre whose it would be.
+fn waits_beside(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    account: &str,
+    (local, remote): (&Document, &Document),
+) -> Result<bool, StoreError> {
+    let is_sent = tx.base_if_dirty(key)? != Some(Base::Absent)
+        || tx.has_intent(key)?
+        || tx.has_landed(key)?
+        || tx.ghost(key)?.is_some();
+    if is_sent || tx.hold(account)?.is_some() || tx.spellings(account)?.is_empty() {
+        return Ok(false);
+    }
+    Ok(is_nobodys(tx, account)? && undecided::says_the_same(key, local, remote))
+}
+
 /// Takes what waits for somebody to have the account, if somebody does who is known to stand at the centre, or if nobody
 /// is here any more.
 pub(super) fn release_if_known(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
@@ -144,9 +172,50 @@ pub(super) fn adopt(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result
     Ok(())
 }
 
+/// What waits under an account is of the `person`, by decision. Where another record has its id here, it goes on waiting: only
+/// which of the two is to have the id is left to decide.
+pub(super) fn adopt_for(
+    tx: &mut Tx<'_>,
+    account: &str,
+    person: &Document,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    adopt(tx, account, tally)?;
+    for key in tx.undecided_by_account()?.remove(&fold_account(account)).unwrap_or_default() {
+        if let Some(known) = tx.undecided(&key)? {
+            tx.put_undecided(&key, &Undecided { decided_owner: Some(identity_row(person)), ..known })?;
+        }
+    }
+    Ok(())
+}
+
+/// The undecided records of people, by the account under which the centre has them; read when they are first asked for. For
+/// one transaction in which none is added.
+#[derive(Default)]
+pub(super) struct UndecidedByAccount(Option<BTreeMap<String, Vec<RecordKey>>>);
+
+impl UndecidedByAccount {
+    fn under(&mut self, tx: &Tx<'_>, account: &str) -> Result<&[RecordKey], StoreError> {
+        let known = match self.0.take() {
+            Some(known) => known,
+            None => tx.undecided_by_account()?,
+        };
+        let known = self.0.insert(known);
+        Ok(known.get(&fold_account(account)).map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
 /// Holds a person who is about to be sent if they would get records at the centre that are another one's.
-pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
-    if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() || !meets_records_of_another(tx, key)? {
+pub(super) fn hold_if_taken(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    undecided: &mut UndecidedByAccount,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    if key.kind != Kind::Person
+        || tx.hold(&key.id)?.is_some()
+        || !meets_records_of_another(tx, key, undecided)?
+    {
         return Ok(());
     }
     let own = tx.own_dependents(&key.id)?;
@@ -175,9 +244,13 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
     Ok(())
 }
 
-/// Whether a person who is new would get records that are another one's: at the centre, or here and not sent, of one who was
-/// deleted there after this person was written over them.
-pub(super) fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+/// Whether a person who is new would get records that are another one's: at the centre, also under an id that another record
+/// has here, or here and not sent, of one who was deleted there after this person was written over them.
+pub(super) fn meets_records_of_another(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    undecided: &mut UndecidedByAccount,
+) -> Result<bool, StoreError> {
     let Some(person) = tx.document(key)? else {
         return Ok(false);
     };
@@ -192,15 +265,37 @@ pub(super) fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<b
             return Ok(true);
         }
     }
-    if is_theirs {
-        return Ok(false);
-    }
     let late = tx.late(&key.id)?;
     for of_account in tx.dependents(&key.id)? {
+        if is_beside_anothers(tx, &of_account, &key.id, &person)? {
+            return Ok(true);
+        }
+        if is_theirs {
+            continue;
+        }
         let is_unsent = late.contains(&of_account) && !tx.is_clean(&of_account)?;
         if is_unsent || tx.base(&of_account)?.is_under(&of_account, &key.id) {
             return Ok(true);
         }
     }
+    for of_others in undecided.under(tx, &key.id)? {
+        if is_beside_anothers(tx, of_others, &key.id, &person)? {
+            return Ok(true);
+        }
+    }
     Ok(false)
+}
+
+/// Whether the centre has another record under this id, of the account, which is not known to be this person's.
+fn is_beside_anothers(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    account: &str,
+    person: &Document,
+) -> Result<bool, StoreError> {
+    let Some(known) = tx.undecided(key)?.filter(|known| !known.is_decided_to_be_of(person)) else {
+        return Ok(false);
+    };
+    let owner = known.central.as_ref().and_then(|central| key.kind.schema().owner_of(central));
+    Ok(owner == Some(fold_account(account)))
 }

@@ -5,6 +5,8 @@
 //! fields by which people are told apart are read again. Where they are somebody else's, or nobody is there, nothing is
 //! sent; the person is read again, and the record waits for what follows from that ([`super::hold`],
 //! [`super::undecided`]). What is left is the time between this reading and the write.
+//!
+//! A record that goes there for the first time names its person in the spelling in which that person is stored.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,8 @@ use super::round::{Round, RoundError};
 use super::step;
 use super::undecided::why_nobody_stands;
 use crate::central::Central;
+use crate::domain::access::Actor;
+use crate::domain::edit::spell_owner;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
@@ -175,6 +179,28 @@ fn note_unseen(tx: &mut Tx<'_>, key: &RecordKey, account: &str) -> Result<(), St
     // Where a damaged row does not let it be said, nobody is known to have the account.
     let why = unless_damaged(why_nobody_stands(tx, account))?.flatten().unwrap_or(WaitReason::Unknown);
     tx.put_waiting(&Waiting { key: key.clone(), account: account.to_owned(), why })
+}
+
+/// A record that the centre has never had under its account names its person there as that person is stored: Thalamus finds the
+/// records of a book by exactly this spelling. It may have been written before the person was here, or before it was
+/// decided that a person in another spelling is the same one.
+pub(super) fn spell_owner_as_stored(tx: &mut Tx<'_>, key: &RecordKey) -> Result<(), StoreError> {
+    let (Some(account), Some(written)) = (tx.owner(key)?, tx.document(key)?) else {
+        return Ok(());
+    };
+    let base = tx.base(key)?;
+    if base.is_under(key, &account) {
+        return Ok(());
+    }
+    let people = tx.spellings(&account)?;
+    let mut spelled = written.clone();
+    spell_owner(key.kind.schema(), &mut spelled, None, |given| -> Result<_, StoreError> {
+        // Where two records of one person are there, either spelling is right.
+        let is_stored = people.iter().any(|id| id == given);
+        Ok(people.first().filter(|_| !is_stored).cloned())
+    })?;
+    // Who wrote the record last stays who it was.
+    if spelled == written { Ok(()) } else { tx.put(key, Some(&spelled), &base, &Actor::Centre) }
 }
 
 impl Round<'_> {

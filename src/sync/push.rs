@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::apart::{self, Sent};
 use super::deletes::HeldBack;
 use super::doubt::hold_if_rewritten;
+use super::ownerless::UndecidedByAccount;
+use super::owners::spell_owner_as_stored;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::unread::{Unread, is_read_first, unread_for};
 use super::{ownerless, step, undecided};
@@ -221,6 +223,7 @@ impl Round<'_> {
             .transact(move |tx| -> Result<_, StoreError> {
                 let (mut planned, mut size, mut tally) =
                     (Planned::default(), Size::default(), Tally::default());
+                let mut undecided = UndecidedByAccount::default();
                 for key in &keys {
                     if size.is_full() {
                         planned.rest.push(key.clone());
@@ -232,7 +235,7 @@ impl Round<'_> {
                             Some(Unread::Records) if !is_read_beside => planned.unread.push(key.clone()),
                             Some(_) => {}
                             None if is_read_beside && is_read_first(tx, key)? => {}
-                            None => return plan(tx, key, &node, now, &mut tally),
+                            None => return plan(tx, key, (&node, now), &mut undecided, &mut tally),
                         }
                         Ok(None)
                     })?;
@@ -303,15 +306,15 @@ impl Round<'_> {
 fn plan(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    node: &str,
-    now: Option<Moment>,
+    (node, now): (&str, Option<Moment>),
+    of_accounts: &mut UndecidedByAccount,
     tally: &mut Tally,
 ) -> Result<Option<Sending>, StoreError> {
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? {
         return Ok(None);
     }
     if !planted(Flaw::PersonNotAwaited) {
-        ownerless::hold_if_taken(tx, key, tally)?;
+        ownerless::hold_if_taken(tx, key, of_accounts, tally)?;
         hold_if_rewritten(tx, key, tally)?;
     }
     match undecided::waits(tx, key)?.filter(|_| !planted(Flaw::HeldPagesPushed)) {
@@ -324,6 +327,7 @@ fn plan(
     if tx.to_bring_together(key)?.is_some() {
         return Ok(None);
     }
+    spell_owner_as_stored(tx, key)?;
     let (base, document) = (tx.base(key)?, tx.document(key)?);
     let (write, intent) = match (base, document) {
         (Base::Absent, None) => {

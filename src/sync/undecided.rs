@@ -29,7 +29,7 @@ use super::identity::{follow_pages, renamed};
 use super::round::Tally;
 use super::{lease, ownerless};
 use crate::domain::access::Actor;
-use crate::domain::merge::same_identity;
+use crate::domain::merge::{merge, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
@@ -103,7 +103,7 @@ fn is_left_behind(
     known: Option<&Undecided>,
 ) -> Result<bool, StoreError> {
     let owner = |document: &Document| key.kind.schema().owner_of(document);
-    let (Some(account), false) = (owner(local), same_document(local, remote)) else {
+    let (Some(account), false) = (owner(local), says_the_same(key, local, remote)) else {
         return Ok(false);
     };
     if owner(remote).as_ref() != Some(&account) {
@@ -133,6 +133,16 @@ fn is_left_behind(
         }
     }
     Ok(!people.is_empty() || tx.had_somebody(&account)?)
+}
+
+/// Whether two versions that were never agreed on say the same, although they may be stored differently: a merge leaves nothing but
+/// the centre's, and no conflict.
+pub(super) fn says_the_same(key: &RecordKey, local: &Document, remote: &Document) -> bool {
+    if same_document(local, remote) {
+        return true;
+    }
+    let merged = merge(key.kind.schema(), None, Some(local), Some(remote));
+    merged.clashes.is_empty() && merged.document.is_some_and(|merged| same_document(&merged, remote))
 }
 
 /// Asks which of two records is to have an id: one that was made here, and was never sent, and the centre's `remote`, which
@@ -195,7 +205,8 @@ fn begin(
     let author = tx.author_of(key)?;
     let now_ms = tx.now_ms();
     tx.open_conflict(Conflict::about_record(id.clone(), key, local, remote, author, now_ms))?;
-    tx.put_undecided(key, &Undecided { conflict: id, central: remote.cloned() })?;
+    // Whose another version at the centre is has to be decided anew.
+    tx.put_undecided(key, &Undecided { conflict: id, central: remote.cloned(), decided_owner: None })?;
     // Whatever the centre had against the record, it waits for something else now.
     tx.clear_dead(key)?;
     tally.conflicts += 1;
@@ -228,10 +239,15 @@ pub(super) fn carry_out(
         return Err(ResolveError::Invalid { field: "take".to_owned(), message });
     }
     tx.remove_undecided(key)?;
+    let is_decided = is_of_holder(tx, key, &known)?;
+    let take = |tx: &mut Tx<'_>, central: &Document| match is_decided {
+        true => tx.put(key, Some(central), &Base::Document(central.clone()), &Actor::Centre),
+        false => take_central(tx, key, central),
+    };
     match (decision, known.central) {
         (Decision::TakeCentral, Some(central)) => {
             tx.put_trash(key, &local, actor, TrashState::Done)?;
-            take_central(tx, key, &central)?;
+            take(tx, &central)?;
         }
         (Decision::TakeLocal, Some(central)) => {
             // Nobody would find it otherwise. What was left behind under the account may be anybody's.
@@ -249,7 +265,7 @@ pub(super) fn carry_out(
             if key.kind == Kind::Page {
                 follow_pages(tx, &owner, &BTreeMap::from([(key.id.clone(), to.id)]), actor)?;
             }
-            take_central(tx, key, &central)?;
+            take(tx, &central)?;
         }
         (Decision::TakeLocal, None) => tx.put(key, Some(&local), &Base::Absent, actor)?,
         (Decision::TakeCentral, None) => {
@@ -277,6 +293,23 @@ pub(super) fn carry_out(
         (Decision::NewId, None) | (Decision::Value(_), _) => {}
     }
     Ok(())
+}
+
+/// Whether somebody has decided that the centre's record belongs to the person here who has its account.
+fn is_of_holder(tx: &Tx<'_>, key: &RecordKey, known: &Undecided) -> Result<bool, StoreError> {
+    let Some(account) = known.central.as_ref().and_then(|central| key.kind.schema().owner_of(central)) else {
+        return Ok(false);
+    };
+    if known.decided_owner.is_none() || tx.hold(&account)?.is_some() {
+        return Ok(false);
+    }
+    for id in tx.spellings(&account)? {
+        let person = tx.document(&RecordKey::new(Kind::Person, id))?;
+        if person.is_some_and(|person| known.is_decided_to_be_of(&person)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub(super) fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {

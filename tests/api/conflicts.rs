@@ -481,7 +481,7 @@ async fn two_records_under_one_id_are_for_those_who_may_change_both() {
         tx.put(&ana, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
         let id = "two-records".to_owned();
         tx.open_conflict(Conflict::about_record(id.clone(), &key, &local, Some(&other), String::new(), 0))?;
-        tx.put_undecided(&key, &Undecided { conflict: id, central: Some(other.clone()) })
+        tx.put_undecided(&key, &Undecided { conflict: id, central: Some(other.clone()), decided_owner: None })
     });
     undecided.await.unwrap();
     // One of the two is theirs, and the other one is not.

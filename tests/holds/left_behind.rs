@@ -2,9 +2,11 @@
 
 use bson::{Bson, Document, doc};
 use thalamus_edge::domain::record::Kind::{self, Encounter, Person};
-use thalamus_edge::store::{Conflict, ConflictStatus};
+use thalamus_edge::store::{Conflict, ConflictStatus, HoldReason};
 use thalamus_edge::sync::conflicts::{Decision, resolve};
+use thalamus_edge::sync::identity::Verdict;
 
+use super::ownerless::NEW;
 use super::{ACCT, Clinic, ana, beatriz, clerk, with};
 
 fn visit(notes: &str) -> Document {
@@ -41,18 +43,28 @@ impl Clinic {
     }
 }
 
+/// Ana is put there again by decision, which does not tell whose the encounter is: that is asked before she is sent.
+async fn put_there_again() -> (Clinic, Document, Document) {
+    let (clinic, mine, theirs) = met().await;
+    clinic.decide_about(Person, Decision::TakeLocal).await;
+    for _ in 0..2 {
+        clinic.round().await;
+        assert_eq!(clinic.open_identity().map(|(_, why)| why), Some(HoldReason::Taken));
+    }
+    assert_eq!(clinic.at_centre(Person, ACCT), None);
+    assert_eq!(clinic.at_centre(Encounter, "x1"), Some(theirs.clone()), "still asked");
+    assert_eq!(clinic.here(Encounter, "x1"), Some(mine.clone()));
+    (clinic, mine, theirs)
+}
+
 #[tokio::test]
 async fn it_is_not_mixed_with_one_that_was_made_here() {
     for decision in [Decision::TakeLocal, Decision::NewId, Decision::TakeCentral] {
-        let (clinic, mine, theirs) = met().await;
-        // Ana is put there again, which does not tell whose the encounter is.
-        clinic.decide_about(Person, Decision::TakeLocal).await;
-        for _ in 0..2 {
-            clinic.round().await;
-        }
+        let (clinic, mine, theirs) = put_there_again().await;
+        clinic.answer(Verdict::Same).await;
+        clinic.round().await;
         assert_eq!(clinic.at_centre(Person, ACCT), Some(ana()));
         assert_eq!(clinic.at_centre(Encounter, "x1"), Some(theirs.clone()), "still asked");
-        assert_eq!(clinic.here(Encounter, "x1"), Some(mine.clone()));
         clinic.decide_about(Encounter, decision.clone()).await;
         clinic.assert_settled().await;
         let stands = if decision == Decision::TakeLocal { &mine } else { &theirs };
@@ -60,6 +72,19 @@ async fn it_is_not_mixed_with_one_that_was_made_here() {
         let encounters = clinic.sim.state().records.keys().filter(|(kind, _)| *kind == Encounter).count();
         assert_eq!(encounters, if decision == Decision::NewId { 2 } else { 1 });
     }
+}
+
+#[tokio::test]
+async fn it_stays_with_the_account_when_it_is_another_ones() {
+    let (clinic, mine, theirs) = put_there_again().await;
+    clinic.answer(Verdict::NewId(NEW.to_owned())).await;
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Encounter, "x1"), Some(theirs));
+    assert_eq!(clinic.at_centre(Person, ACCT), None);
+    let hers = clinic.sim.state().records.clone();
+    let hers = hers.values().filter(|record| record.get_str("person").is_ok_and(|person| person == NEW));
+    let notes: Vec<_> = hers.map(|record| record.get("notes").cloned()).collect();
+    assert_eq!(notes, [mine.get("notes").cloned()]);
 }
 
 #[tokio::test]

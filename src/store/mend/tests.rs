@@ -97,7 +97,10 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let (here, there) = (page("page-41", "ANA-01", "agreed"), page("page-41", "ANA-01", "another"));
     let about = Conflict::about_record("record-1".to_owned(), &asked, &here, Some(&there), String::new(), 0);
     tx.open_conflict(about.clone())?;
-    tx.put_undecided(&asked, &Undecided { conflict: "record-1".to_owned(), central: Some(there) })?;
+    tx.put_undecided(
+        &asked,
+        &Undecided { conflict: "record-1".to_owned(), central: Some(there), decided_owner: None },
+    )?;
     let mut closed = Conflict { id: "closed-1".to_owned(), ..about };
     closed.resolve("local", None, "tech@local", 0);
     tx.put_conflict(&closed)?;
