@@ -75,6 +75,14 @@ pub fn fold_name(text: &str) -> String {
     folded
 }
 
+/// People are found, and told apart, by so many bytes of a name. What is longer is kept as it is.
+const NAME_BYTES_MAX: usize = 4 << 10;
+/// They are found by so many parts of words in it. A name has some dozen; more would be rows of the index without number, each
+/// written by the one writer.
+const SEARCHED_PARTS_MAX: usize = 64;
+/// More terms than these are made of no text: its parts, as many words, and the whole.
+pub const TERMS_MAX: usize = 2 * SEARCHED_PARTS_MAX + 1;
+
 /// A word of a text, folded. `parts` are what lies between its joints: `o` and `brien` of `O'Brien`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Word {
@@ -88,7 +96,15 @@ impl Word {
     }
 }
 
-/// The words of a text, folded.
+/// The part of a name by which people are found and told apart: its first [`NAME_BYTES_MAX`] bytes. It is its own beginning.
+pub fn beginning(name: &str) -> &str {
+    let name = name.trim_start();
+    let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or_default()]
+}
+
+/// The words of a text by which people are found, folded: those in its [`beginning`], up to [`SEARCHED_PARTS_MAX`] parts. An
+/// index and what is looked for in it are cut alike.
 pub fn words(text: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let (mut word, mut part) = (Word::default(), String::new());
@@ -97,7 +113,7 @@ pub fn words(text: &str) -> Vec<Word> {
             words.push(std::mem::take(word));
         }
     };
-    for_each_piece(text, |piece| match piece {
+    for_each_piece(beginning(text), |piece| match piece {
         Piece::Letter(letter) => part.push(letter),
         Piece::Nothing => {}
         Piece::Joint | Piece::Blank => {
@@ -113,11 +129,17 @@ pub fn words(text: &str) -> Vec<Word> {
         word.parts.push(part);
     }
     end(&mut word);
+    let mut parts_left = SEARCHED_PARTS_MAX;
+    words.retain_mut(|word| {
+        word.parts.truncate(parts_left);
+        parts_left -= word.parts.len();
+        !word.parts.is_empty()
+    });
     words
 }
 
-/// What a text is found by: its words, the parts of each, and the whole of it without blanks, so that it does not
-/// matter where somebody puts hyphen, apostrophe or blank.
+/// What a text is found by: its [`words`], the parts of each, and all of them without blanks, so that it does not
+/// matter where somebody puts hyphen, apostrophe or blank. At most [`TERMS_MAX`].
 pub fn terms(text: &str) -> BTreeSet<String> {
     let words = words(text);
     let whole: String = words.iter().map(Word::joined).collect();
@@ -442,6 +464,37 @@ mod tests {
         assert_eq!(parts(" -- "), [""; 0]);
         let found: Vec<String> = terms("Pérez-Gómez de la Cruz").into_iter().collect();
         assert_eq!(found, ["cruz", "de", "gomez", "la", "perez", "perezgomez", "perezgomezdelacruz"]);
+    }
+
+    #[test]
+    fn a_long_text_is_found_by_its_beginning_only() {
+        let numbers =
+            |from: usize, to: usize| (from..to).map(|n| format!("w{n}")).collect::<Vec<_>>().join(" ");
+        let parts_of = |text: &str| words(text).into_iter().flat_map(|word| word.parts).collect::<Vec<_>>();
+        let first = numbers(0, SEARCHED_PARTS_MAX);
+        assert_eq!(words(&numbers(0, 100_000)), words(&first));
+        assert_eq!(terms(&numbers(0, 100_000)), terms(&first));
+        assert_eq!(words(&first).len(), SEARCHED_PARTS_MAX, "and by all of it");
+        // Parts that joints make of one word count as much as words do.
+        let joined = numbers(0, 100_000).replace(' ', "-");
+        assert_eq!(parts_of(&joined), parts_of(&first));
+        for text in
+            [joined, numbers(0, 100_000), "a b-c".repeat(100_000), "x".repeat(1 << 20), "名".repeat(1 << 20)]
+        {
+            let terms = terms(&text);
+            assert!(!terms.is_empty() && terms.len() <= TERMS_MAX, "{}", terms.len());
+            assert!(terms.iter().all(|term| term.len() <= NAME_BYTES_MAX));
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_name_is_its_own_beginning() {
+        for text in ["Ana", &" ".repeat(8 << 10), &" 名".repeat(4 << 10), &"x".repeat(8 << 10)] {
+            let begins = beginning(text);
+            assert_eq!(beginning(begins), begins);
+            assert!(begins.len() <= NAME_BYTES_MAX);
+        }
+        assert_eq!(beginning(&(" ".repeat(8 << 10) + "Ana")), "Ana");
     }
 
     /// Folding is done once, and letter by letter, whatever the text; and it is the folding of this version.

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use bson::{Bson, Document};
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
-use super::folding::{fold_name, plain_text, words};
+use super::folding::{beginning, fold_name, plain_text, words};
 use super::json::{WrittenDate, plain_date, stored_moment, written_date};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
@@ -175,6 +175,8 @@ pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> 
         }
         other => return Some(IdentityValue::Text(other.to_string())),
     };
+    // What is kept to tell people apart is no more of it.
+    let text = beginning(text);
     match field {
         "dob" => Some(IdentityValue::Birth(birth_in(text), moment_of(value))),
         "gender" => gender_of(text).map(IdentityValue::Text),
@@ -225,13 +227,17 @@ fn gender_of(text: &str) -> Option<String> {
     }
     match GENDER_WORDS.get(&folded) {
         Some(meaning) => meaning.map(str::to_owned),
-        None => gender_said_twice(text).or(Some(folded)),
+        None => gender_said_twice(text, &folded).or(Some(folded)),
     }
 }
 
-/// `Female (F)`, `M - masculino`: several words that all mean one gender.
-fn gender_said_twice(text: &str) -> Option<String> {
-    let mut words = words(text).into_iter().flat_map(|word| word.parts);
+/// `Female (F)`, `M - masculino`: several words that all mean one gender. A text with more words than are looked at is none.
+fn gender_said_twice(text: &str, folded: &str) -> Option<String> {
+    let words = words(text);
+    if words.iter().map(|word| word.joined().len()).sum::<usize>() != folded.len() {
+        return None;
+    }
+    let mut words = words.into_iter().flat_map(|word| word.parts);
     let meaning_of = |word: String| GENDER_WORDS.get(&word).copied().flatten();
     let first = meaning_of(words.next()?)?;
     words.all(|word| meaning_of(word) == Some(first)).then(|| first.to_owned())
@@ -345,6 +351,9 @@ mod tests {
         ] {
             assert_eq!(gender(value.clone()), meaning, "{value}");
         }
+        let (often, other) = ("f ".repeat(64), "f ".repeat(64) + "m");
+        assert_eq!(gender(often.as_str().into()), "female");
+        assert_eq!(gender(other.as_str().into()), other.replace(' ', ""), "no word of it is passed over");
     }
 
     #[test]

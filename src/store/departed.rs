@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use bson::{Bson, Document, RawDocument, doc};
+use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use redb::ReadableTable;
 
 use super::records::Tx;
@@ -24,6 +24,7 @@ use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use super::{Base, StoreError};
 use crate::domain::access::Actor;
+use crate::domain::folding::beginning;
 use crate::domain::merge::{IDENTITY_FIELDS, is_unknown, same_identity, unknown_identity};
 use crate::domain::record::{RecordKey, fold_account};
 use crate::domain::schema::Owner;
@@ -124,10 +125,18 @@ pub(super) fn unknown_departed(until: u64) -> Departed {
     }
 }
 
-/// The fields by which people are told apart, with the id.
+/// The fields by which people are told apart, with the id. Of texts no more than people are told apart by: these rows stand
+/// beside each thing of theirs that waits.
 pub fn identity_row(person: &Document) -> Document {
     let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
-    fields.filter_map(|field| person.get(field).map(|value| (field.to_owned(), value.clone()))).collect()
+    fields.filter_map(|field| person.get(field).map(|value| (field.to_owned(), compared(value)))).collect()
+}
+
+fn compared(value: &Bson) -> Bson {
+    match value {
+        Bson::String(text) => beginning(text).into(),
+        other => other.clone(),
+    }
 }
 
 /// [`identity_row`] of a record that is not decoded for it.
@@ -135,7 +144,11 @@ pub fn identity_in(person: &RawDocument) -> Result<Document, StoreError> {
     let mut row = Document::new();
     for field in ["_id"].into_iter().chain(IDENTITY_FIELDS) {
         if let Some(value) = person.get(field).map_err(|_| damaged("a person"))? {
-            row.insert(field, Bson::try_from(value).map_err(|_| damaged("a person"))?);
+            let value = match value {
+                RawBsonRef::String(text) => beginning(text).into(),
+                other => Bson::try_from(other).map_err(|_| damaged("a person"))?,
+            };
+            row.insert(field, value);
         }
     }
     Ok(row)

@@ -128,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::domain::access::Actor;
+    use crate::domain::folding::TERMS_MAX;
     use crate::domain::record::{Kind, RecordKey};
     use crate::store::{Store, StoreOptions, Tx};
 
@@ -172,6 +173,31 @@ mod tests {
             let found = terms(&Database::open(&path).unwrap());
             assert_eq!(found == right, is_made, "{version:?}: {found:?}");
         }
+    }
+
+    /// Each row is written by the one writer, while everybody else waits.
+    #[tokio::test]
+    async fn a_name_of_many_words_costs_no_more_rows_than_one_of_some_dozen() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.redb"), OPTIONS).unwrap();
+        let words = |count: usize| (0..count).map(|n| format!("w{n:07}")).collect::<Vec<_>>().join(" ");
+        let mut rows = Vec::new();
+        for count in [3, 64, 100_000] {
+            let (name, of_dashes) = (words(count), words(count).replace(' ', "-"));
+            let edit = move |tx: &mut Tx<'_>| -> Result<u64, StoreError> {
+                let person = bson::doc! {"_id": "ANA", "name": &name, "lastname": &of_dashes};
+                tx.edit(&RecordKey::new(Kind::Person, "ANA"), Some(&person), &Actor::Operator(0))?;
+                assert_eq!(tx.document(&RecordKey::new(Kind::Person, "ANA"))?, Some(person), "kept as it is");
+                Ok(tx.by_name.len()?)
+            };
+            rows.push(store.transact(edit).await.unwrap());
+            let view = store.read().unwrap();
+            assert_eq!(view.disagreements().unwrap(), Vec::<String>::new());
+            assert_eq!(view.people_named(&words(count)).unwrap(), ["ANA"], "found by the whole of it");
+            assert_eq!(view.people_named("w0000002").unwrap(), ["ANA"]);
+        }
+        assert!(rows[0] < rows[1] && rows[1] == rows[2], "{rows:?}");
+        assert!(rows[2] as usize <= 3 * TERMS_MAX, "{rows:?}");
     }
 
     #[tokio::test]
