@@ -381,9 +381,7 @@ pub(crate) fn uncovered(
     let Some(work) = work else {
         return Ok(Some(reading(bytes)));
     };
-    let mut length = Length(0);
-    work.run(|| show_into(node, record, hidden, &mut length))?;
-    let bytes = bytes.saturating_add(length.0);
+    let bytes = bytes.saturating_add(work.run(|| shown_bytes(node, record, hidden))?);
     Ok((!work.covers(bytes)).then_some(bytes))
 }
 
@@ -487,6 +485,13 @@ pub(crate) fn show_into(
 ) -> Result<(), ApiError> {
     let shown = Shown { document, dates: node.settings.date_format, hidden };
     serde_json::to_writer(text, &shown).map_err(|e| StoreError::Damaged(e.to_string()).into())
+}
+
+/// How many bytes [`show_into`] appends.
+pub(crate) fn shown_bytes(node: &Node, document: &RawDocument, hidden: &[&str]) -> Result<usize, ApiError> {
+    let mut length = Length(0);
+    show_into(node, document, hidden, &mut length)?;
+    Ok(length.0)
 }
 
 pub(crate) fn record_response(

@@ -18,7 +18,9 @@ use super::error::ApiError;
 use super::extract::Sent;
 use super::kept::may_read_all;
 use super::password::{CURRENT_FIELD_NAME, require_current};
-use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
+use super::records::{
+    Found, ItemTarget, check_precondition, hidden_fields, item_path, record_response, shown_bytes,
+};
 use super::witness::Seen;
 use super::workload::{self, Work, changing, writing};
 use crate::accounts::is_acceptable_hash;
@@ -74,28 +76,35 @@ pub(crate) async fn write(
     };
     // Whom it is hidden from is answered as if it were absent, in the same time.
     let is_hidden = is_noted_as_hidden(node, target, caller, verb)?;
-    // Others who edit this record wait; what still comes between is a reconciliation.
-    let _edits = match is_hidden {
-        true => None,
-        false => node.store.turn(target.schema.kind, target.id).await,
-    };
-    let stored = match is_hidden {
-        true => None,
-        false => node.store.read()?.look(target.schema.kind, target.id, |_, stored| changing(stored))?,
-    };
-    let work = Arc::new(workload::take(node, caller, writing(&text, stored.unwrap_or(0))).await?);
-    if is_long {
-        body = work.run(|| read_body(target.schema.kind, &text))?.0;
-    }
-    if let Some(hash) = hash {
-        body.insert(PASSWORD.into(), Value::String(hash));
-    }
-    let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
     for _ in 0..EDIT_TRIES_MAX {
-        match request.attempt(&work).await? {
-            Attempt::Answered(response) => return Ok(response),
-            Attempt::Moved => {}
+        // Others who edit this record wait; what still comes between is a reconciliation.
+        let edits = match is_hidden {
+            true => None,
+            false => node.store.turn(target.schema.kind, target.id).await,
+        };
+        let stored = match is_hidden {
+            true => None,
+            false => node.store.read()?.look(target.schema.kind, target.id, |_, stored| changing(stored))?,
+        };
+        let work = Arc::new(workload::take(node, caller, writing(&text, stored.unwrap_or(0))).await?);
+        if is_long {
+            body = work.run(|| read_body(target.schema.kind, &text))?.0;
         }
+        if let Some(hash) = &hash {
+            body.insert(PASSWORD.into(), Value::String(hash.clone()));
+        }
+        let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
+        let place_bytes = match request.attempt(&work).await? {
+            Attempt::Answered(response) => return Ok(response),
+            Attempt::Moved => continue,
+            Attempt::NoPlace { bytes } => bytes,
+        };
+        // Slow readers are waited for: not with what others wait for.
+        if is_long {
+            body = Map::new();
+        }
+        drop((work, edits));
+        workload::wait_for_place(node, caller, place_bytes).await?;
     }
     Err(EditError::Moved.into())
 }
@@ -199,12 +208,17 @@ struct WriteRequest<'a> {
 enum Prepared {
     Answered(Response),
     Edit { edit: Box<Edit>, is_new: bool, after: Option<RawDocumentBuf> },
+    NoPlace { bytes: usize },
 }
 
 enum Attempt {
     Answered(Response),
     /// The record changed between reading and writing.
     Moved,
+    /// There is no room for so many bytes of the answer. Nothing is written.
+    NoPlace {
+        bytes: usize,
+    },
 }
 
 impl WriteRequest<'_> {
@@ -231,12 +245,19 @@ impl WriteRequest<'_> {
         };
         let after = edit.document.as_ref().map(to_raw).transpose()?;
         check_size(self.node, after.as_ref(), edit.expected.as_deref())?;
+        // The answer has its place before anything is written: afterwards it could only be counted, or lost.
+        if let Some(bytes) = after.as_deref().map(|after| self.answer_bytes(after)).transpose()?
+            && !self.caller.answer.place(bytes)
+        {
+            return Ok(Prepared::NoPlace { bytes });
+        }
         Ok(Prepared::Edit { edit: Box::new(edit), is_new, after })
     }
 
     async fn attempt(&self, work: &Arc<Work>) -> Result<Attempt, ApiError> {
         let (edit, is_new, after) = match work.run(|| self.prepare())? {
             Prepared::Answered(response) => return Ok(Attempt::Answered(response)),
+            Prepared::NoPlace { bytes } => return Ok(Attempt::NoPlace { bytes }),
             Prepared::Edit { edit, is_new, after } => (edit, is_new, after),
         };
         // What changes nothing is not in the audit trail as a write, and shows the record all the same.
@@ -467,6 +488,11 @@ impl WriteRequest<'_> {
         }
         let central = &self.node.settings.central_roles;
         Some(strings(roles).into_iter().filter(|role| !central.contains(role)).collect())
+    }
+
+    /// How long the text of the answer is that shows this record.
+    fn answer_bytes(&self, after: &RawDocument) -> Result<usize, ApiError> {
+        shown_bytes(self.node, after, hidden_fields(self.node, self.target.schema, self.caller))
     }
 
     /// `after`: the record from now on.

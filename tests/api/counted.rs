@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use axum::body::{Body, HttpBody as _};
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
+use serde_json::json;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::http::{Arrivals, Overloaded, Received};
 
@@ -170,4 +171,41 @@ async fn an_answer_whose_first_piece_has_no_room_is_refused_and_not_cut() {
     for pattern in ["/people", "/encounters", "/personal-documents/{id}/content"] {
         assert!(refused.contains(&pattern), "{pattern}: {refused:?}");
     }
+}
+
+/// What is written cannot be taken back where there turns out to be no room for the answer.
+#[tokio::test]
+async fn a_write_has_the_place_of_its_answer_before_anything_is_written() {
+    let mut world = World::new(false).await;
+    fill(&world.node).await;
+    let paths = lengthen(&world.node).await;
+    world.enter("BOSS001", false).await;
+    let mut patched = 0;
+    for (pattern, method) in routes(&world.node).await {
+        if method != "PATCH" {
+            continue;
+        }
+        let path = paths.get(pattern).cloned().unwrap_or_else(|| path_of(pattern, "PATCH"));
+        let shown =
+            async || world.call("GET", &path).open().await.into_body().collect().await.unwrap().to_bytes();
+        let before = shown().await;
+        assert!(before.len() > SMALL_BYTES, "{path}: {} bytes", before.len());
+        let patch = async |counted: &Arc<Counted>| {
+            let received = Received(Arc::<Counted>::clone(counted));
+            world.call("PATCH", &path).json(&json!({"remark": "seen"})).with(received).open().await
+        };
+        let full = Arc::new(Counted { is_full: true.into(), is_full_for_long: true, ..Counted::default() });
+        assert_eq!(patch(&full).await.status(), 503, "{path}");
+        assert!(shown().await == before, "{path} was written without room for the answer");
+        // Who is waited for takes its answer at last.
+        let counted = Arc::new(Counted { is_full: true.into(), ..Counted::default() });
+        let answer = patch(&counted).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(counted.waited.load(Ordering::SeqCst), 1, "{path}");
+        let (text, uncounted, _) = read(answer.into_body(), &counted, false).await;
+        assert_eq!(uncounted, 0, "{path}");
+        assert!(text == shown().await && text != before, "{path}");
+        patched += 1;
+    }
+    assert!(patched > 5, "{patched}");
 }
