@@ -32,26 +32,44 @@ pub(super) struct Name {
 }
 
 /// Whose backups count as one's own.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Owner {
     /// As in the names of files.
     pub(super) node: String,
-    /// Ids of the store and of the node, as in the names of files.
-    pub(super) stores: Vec<String>,
+    /// The beginnings of the ids of the node and of its store, as in the names of files; `None` where nobody knows them: then all
+    /// under the node's name count.
+    stores: Option<Vec<String>>,
 }
 
 impl Owner {
-    /// `ids` are those of the store and of its node at the centre, the one that goes into names first. Without any, all
-    /// backups under the node's name count.
+    /// `ids`: of the node at the centre and of its store, the one that goes into names first.
     pub fn new(node_name: &str, ids: impl IntoIterator<Item = String>) -> Owner {
         let stores = ids.into_iter().filter_map(|id| store_part(&id)).collect();
-        Owner { node: node_part(node_name), stores }
+        Owner { node: node_part(node_name), stores: Some(stores) }
     }
 
-    /// Whether a backup of this node's name and of this store is one's own. One that tells no store is of an earlier version.
+    /// Where the ids are not known: to look only, never to remove.
+    pub fn of_any_store(node_name: &str) -> Owner {
+        Owner { node: node_part(node_name), stores: None }
+    }
+
+    /// What goes into the names of new ones.
+    pub(super) fn store(&self) -> Option<String> {
+        self.stores.iter().flatten().next().cloned()
+    }
+
+    /// Whether backups of this name and this store are its own; one that tells no store may be anybody's of the name.
     pub(super) fn has(&self, node: &str, store: Option<&str>) -> bool {
-        let is_own = |store: &str| self.stores.is_empty() || self.stores.iter().any(|own| own == store);
-        self.node == node && store.is_none_or(is_own)
+        self.node == node && store.is_none_or(|store| self.is_own(store))
+    }
+
+    /// Whether backups of this name are of another store.
+    pub(super) fn is_others(&self, node: &str, store: Option<&str>) -> bool {
+        self.node == node && store.is_some_and(|store| !self.is_own(store))
+    }
+
+    fn is_own(&self, store: &str) -> bool {
+        self.stores.as_ref().is_none_or(|stores| stores.iter().any(|own| own == store))
     }
 }
 
@@ -154,7 +172,9 @@ mod tests {
             assert!(!own.has("clinic-2", store), "{store:?}");
         }
         assert!(!own.has("clinic", Some("00000000")));
-        assert!(Owner::new("clinic", []).has("clinic", Some("00000000")), "a store that has no id yet");
+        assert!(own.is_others("clinic", Some("00000000")) && !own.is_others("clinic", None));
+        assert!(!Owner::new("clinic", []).has("clinic", Some("00000000")), "a store that has no id yet");
+        assert!(Owner::of_any_store("clinic").has("clinic", Some("00000000")));
     }
 
     #[test]

@@ -58,7 +58,7 @@ const SCAN_BYTES_PER_ROUND_MIN: u64 = 64 << 10;
 const BUDGET_BYTES_PER_DAY_MIN: u64 = 1 << 20;
 /// Names of one certificate. Each is compared with each that the authority may vouch for, and clients stop after some
 /// 250,000 comparisons (rustls-webpki).
-const SERVER_NAMES_MAX: usize = 100;
+const SERVER_NAMES_MAX: usize = 300;
 /// MongoDB's limits for names.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;

@@ -282,7 +282,7 @@ impl Loaded {
         vec![match (&error, &settings.own) {
             (TlsError::File { path, .. }, Some(own)) if *path == own.key => fault("server.key"),
             (_, Some(_)) => fault("server.certificate"),
-            (TlsError::File { path, .. }, None) if is_closed_to_us(path) => fault("data_dir").mended_by(
+            (TlsError::File { path, .. }, None) if *path == settings.directory || is_closed_to_us(path) => fault("data_dir").mended_by(
                 "a directory whose files the node may read",
                 "run this as root, or as the user that runs the node; chown -R thalamus-edge: gives the node its files back",
             ),

@@ -260,11 +260,11 @@ impl WriteRequest<'_> {
             Prepared::NoPlace { bytes } => return Ok(Attempt::NoPlace { bytes }),
             Prepared::Edit { edit, is_new, after } => (edit, is_new, after),
         };
-        // What changes nothing is not in the audit trail as a write, and shows the record all the same.
-        let unchanged = edit
-            .document
-            .as_ref()
-            .filter(|_| after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref());
+        // What changes nothing is not in the audit trail as a write, and shows the record all the same. A role that counts from now
+        // on, or an account that is closed, is a change although the record has said so before.
+        let writes_beside = edit.grants.is_some() || edit.content.is_some() || edit.closes.is_some();
+        let is_same = !writes_beside && after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref();
+        let unchanged = edit.document.as_ref().filter(|_| is_same);
         let schema = self.target.schema;
         let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
         match self.caller.writes(self.node).charged(work).edit(*edit).await {

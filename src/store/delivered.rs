@@ -188,9 +188,19 @@ impl Tx<'_> {
         self.set_meta(META_BOOTS, Some(&row))
     }
 
-    /// The id of this store and of all copies of it, once anything was edited in it.
+    /// The id of this store and of all copies of it, once anything was edited in it or a backup was made.
     pub fn store_id(&self) -> Result<Option<String>, StoreError> {
         store_id_in(&self.meta)
+    }
+
+    /// Gives the store an id if it has none yet.
+    pub fn name_store(&mut self) -> Result<(), StoreError> {
+        if self.store_id()?.is_some() {
+            return Ok(());
+        }
+        let mut row = self.meta(META_BOOTS)?.unwrap_or_default();
+        row.insert("store", crate::flaw::fresh_id().to_string());
+        self.set_meta(META_BOOTS, Some(&row))
     }
 
     /// This store goes on under another name, and `delivered` is what the rows of earlier ones say: edits that wait

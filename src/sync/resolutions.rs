@@ -222,7 +222,9 @@ async fn send_rows(
 async fn publish_alone(central: &mut dyn Central, row: &Document) -> Result<(), CentralError> {
     let answer = central.publish_conflicts(std::slice::from_ref(row)).await;
     let is_about_names = answer.as_ref().is_err_and(|error| error.code() == Some(DOLLAR_NAME_CODE));
-    match is_about_names.then(|| without_dollar_names(row)).flatten() {
+    // Without its people an answer about two would match nobody's question, and nobody would be told.
+    let may_lack = row.get_str("type").ok() != Some("identity_answer");
+    match (is_about_names && may_lack).then(|| without_dollar_names(row)).flatten() {
         Some(row) => central.publish_conflicts(&[row]).await,
         None => answer,
     }

@@ -47,9 +47,13 @@ struct Case {
 async fn furnish(world: &World) -> Furniture {
     let node = &world.node;
     // On a busy machine the time of a round may be over before its end.
-    while node.post("/sync/rounds", json!({})).by_operator().send().await.is(200, NOTHING).json()["outcome"]
-        != "complete"
-    {}
+    for turn in 1.. {
+        let round = node.post("/sync/rounds", json!({})).by_operator().send().await.is(200, NOTHING).json();
+        if round["outcome"] == "complete" {
+            break;
+        }
+        assert!(turn < 20, "{round}");
+    }
     let hold = listed(node, "/sync/conflicts").await;
     let furnish = node.node.store.unguarded().transact(|tx| -> Result<u64, StoreError> {
         for id in ["retry", "central", "discard"] {

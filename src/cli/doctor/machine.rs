@@ -224,7 +224,10 @@ pub(super) fn backups(found: &mut Findings, config: &Config, ids: Vec<String>, n
         let finding = "none are made by themselves ([backup] schedule is empty)";
         found.warning(ABOUT, finding, "set it, unless something else calls `backup create`");
     }
-    let owner = Owner::new(&settings.node_name, ids);
+    let owner = match ids.is_empty() {
+        true => Owner::of_any_store(&settings.node_name),
+        false => Owner::new(&settings.node_name, ids),
+    };
     let own = match backup::list_own(&settings, &owner) {
         Err(error) => return found.wrong(ABOUT, error.to_string(), "is the disk connected and mounted?"),
         Ok(own) => own,
