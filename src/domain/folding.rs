@@ -96,14 +96,14 @@ impl Word {
     }
 }
 
-/// The part of a name by which people are found and told apart: its first [`NAME_BYTES_MAX`] bytes. It is its own beginning.
+/// The part of a name by which people are found and told apart: its first `NAME_BYTES_MAX` bytes. It is its own beginning.
 pub fn beginning(name: &str) -> &str {
     let name = name.trim_start();
     let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     &name[..end.unwrap_or_default()]
 }
 
-/// The words of a text by which people are found, folded: those in its [`beginning`], up to [`SEARCHED_PARTS_MAX`] parts. An
+/// The words of a text by which people are found, folded: those in its [`beginning`], up to `SEARCHED_PARTS_MAX` parts. An
 /// index and what is looked for in it are cut alike.
 pub fn words(text: &str) -> Vec<Word> {
     let mut words = Vec::new();

@@ -320,7 +320,7 @@ pub(crate) async fn seal(
 ///
 /// If it is an old image, edits that wait in it may have been delivered since it was made, under the old name or under
 /// others that images of this store have had. The `rows` of these names in `edge_nodes` tell: such edits are not new. And
-/// conflicts that were published under these names are this node's again, see [`former`].
+/// conflicts that were published under these names are this node's again, see [`mod@former`].
 async fn enrol_anew(store: &Store, rows: Vec<Document>) -> Result<(), StoreError> {
     let row = Known::fresh().encode();
     let delivered: Vec<Delivered> = rows.iter().map(Delivered::of_row).collect();

@@ -111,8 +111,11 @@ async fn two_nodes_with_the_same_data_do_not_write_in_turns() {
         node.complete().await;
     }
     assert_eq!(writes(&sim), sent);
-    assert_holds(&first, &by_clinic());
-    assert_holds(&second, &by_clinic());
+    // It names its person at the centre as that person is stored there.
+    let mut spelled = by_clinic();
+    spelled[1].1.insert("book", "ANA");
+    assert_holds(&first, &spelled);
+    assert_holds(&second, &spelled);
 }
 
 /// What means something else beside it is a conflict as ever, what is only here is sent, and once both have agreed on a
