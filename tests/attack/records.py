@@ -27,7 +27,8 @@ def partial_records(node, quick):
         connection.listen(0)
     left = sum(not connection.is_over for connection in connections + more)
     close_all(connections + more)
-    if left > 256:
+    # Beyond the 256, those whose record came while the request before it was being answered: they count once more comes.
+    if left > 256 + len(connections) // 4:
         faults.append(f"{left} connections with a part of a record are open")
     return {"begun": len(connections + more), "left": left}, faults
 
