@@ -11,6 +11,8 @@ mod closed;
 mod decisions;
 #[path = "holds/gone.rs"]
 mod gone;
+#[path = "holds/in_flight.rs"]
+mod in_flight;
 #[path = "holds/joining.rs"]
 mod joining;
 #[path = "holds/large.rs"]
@@ -23,6 +25,8 @@ mod made_again;
 mod older;
 #[path = "holds/ownerless.rs"]
 mod ownerless;
+#[path = "holds/passwords.rs"]
+mod passwords;
 #[path = "holds/refused.rs"]
 mod refused;
 #[path = "holds/resolutions.rs"]
@@ -38,6 +42,8 @@ mod shared;
 mod support;
 #[path = "holds/taken_over.rs"]
 mod taken_over;
+#[path = "holds/third_person.rs"]
+mod third_person;
 #[path = "holds/undecided.rs"]
 mod undecided;
 #[path = "holds/waiting.rs"]

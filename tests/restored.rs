@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "restored/delivered_person.rs"]
+mod delivered_person;
 #[path = "restored/former.rs"]
 mod former;
 #[path = "restored/images.rs"]
@@ -14,6 +16,8 @@ mod images;
 mod passed_on;
 #[path = "restored/reused.rs"]
 mod reused;
+#[path = "restored/set_back.rs"]
+mod set_back;
 #[path = "restored/written_over.rs"]
 mod written_over;
 
@@ -28,6 +32,7 @@ use thalamus_edge::central::Lease;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Conflict, Store, StoreOptions};
+use thalamus_edge::sync::identity::Verdict;
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 use support::federation::Federation;

@@ -276,7 +276,7 @@ impl Export<'_> {
                 };
                 let document = Document::try_from(record.document.as_ref())?;
                 self.content(&snapshot, kind, (&record.id, &document))?;
-                if kind == Kind::Person && snapshot.is_closed_here(&record.id)? {
+                if kind == Kind::Person && snapshot.closing(&record.id)?.is_some() {
                     self.closed.push(record.id.clone());
                 }
                 let line = Bson::Document(document).into_canonical_extjson().to_string();

@@ -326,6 +326,9 @@ pub(super) async fn add_how_they_came(client: &Client, users: &mut Value) -> any
 
 /// Why an account is closed here.
 fn why_closed(user: &Value) -> &'static str {
+    if user["deleted_at_centre"] == true {
+        return "no, deleted at the centre: conflicts list";
+    }
     match (&user["closed_here"], &user["became_inactive"]) {
         (Value::Bool(true), _) if user["opened_elsewhere"] == true => {
             "no, closed here, opened elsewhere since"

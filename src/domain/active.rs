@@ -10,22 +10,25 @@ use serde::Deserialize;
 /// The field that says it.
 pub const ACTIVE: &str = "active";
 
-/// How somebody closed an account on this node.
+/// Why an account is closed on this node, whatever its record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
     /// By a change of its record, which travels: another side may have opened it since, and knew of the closing.
     Travelled,
     /// Its record said so already, so that nothing travelled: no other side knows of it, or can mean it.
     Unsent,
+    /// Its person was deleted at the centre, and is here only until it is decided what becomes of records that were never sent.
+    Gone,
 }
 
 /// Whether an account is open on this node: what its record says, and how somebody closed it here, if somebody has.
 ///
-/// Where the centre's `active` counts, it opens what a change of the record had closed, and nothing that it was never told of.
+/// Where the centre's `active` counts, it opens what a change of the record had closed, and nothing that it was never told of, nor
+/// an account that it has deleted.
 /// Where it does not count, every closing here does.
 pub fn is_open_here(counts: ActiveFromCentre, is_active: bool, closing: Option<Closing>) -> bool {
     match counts {
-        ActiveFromCentre::Honour => is_active && closing != Some(Closing::Unsent),
+        ActiveFromCentre::Honour => is_active && matches!(closing, None | Some(Closing::Travelled)),
         ActiveFromCentre::Ignore => closing.is_none(),
     }
 }
@@ -65,11 +68,13 @@ mod tests {
     #[test]
     fn a_closing_that_nobody_was_told_of_is_overruled_by_nobody() {
         use ActiveFromCentre::{Honour, Ignore};
-        use Closing::{Travelled, Unsent};
+        use Closing::{Gone, Travelled, Unsent};
         for (counts, closing, open_if_active, open_if_not) in [
             (Honour, None, true, false),
             (Honour, Some(Travelled), true, false),
             (Honour, Some(Unsent), false, false),
+            (Honour, Some(Gone), false, false),
+            (Ignore, Some(Gone), false, false),
             (Ignore, None, true, true),
             (Ignore, Some(Travelled), false, false),
             (Ignore, Some(Unsent), false, false),

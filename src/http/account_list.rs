@@ -24,7 +24,7 @@ use super::witness::Seen;
 use super::workload;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::Verb;
-use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::active::{ACTIVE, Closing, is_active};
 use crate::domain::record::Kind;
 use crate::domain::schema::is_account;
 use crate::store::{ActiveChange, Granted, Part, Snapshot, StoreError};
@@ -299,7 +299,10 @@ fn shown_person(
     let mut shown = json!({
         "id": id, "local": false, "active": is_open, "roles": roles, "not_honoured": not_honoured,
     });
-    if !is_active || !is_open {
+    if !is_open && snapshot.closing(id)? == Some(Closing::Gone) {
+        // Nobody of this node has closed it, and nobody opens it but by a decision of the conflict.
+        shown["deleted_at_centre"] = json!(true);
+    } else if !is_active || !is_open {
         shown["closed_here"] = json!(snapshot.is_closed_here(id)?);
         if is_active {
             shown["opened_elsewhere"] = json!(true);

@@ -314,6 +314,7 @@ pub(crate) async fn submit(
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
         open.retain(|link| link.hash != hash);
         keep(tx, &open)?;
+        tx.password_is_given();
         store_password(tx, &account, &password_hash, &actor)
     });
     match setting.await {

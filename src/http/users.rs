@@ -15,7 +15,7 @@ use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::password::require_current;
 use crate::domain::access::{Acl, Actor, END_USER, LOCAL_SUFFIX, Principal, Verb, local_name};
-use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::active::{ACTIVE, Closing, is_active};
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -379,6 +379,10 @@ pub(crate) fn document_of(tx: &Tx<'_>, account: &Account) -> Result<Option<Docum
     }
 }
 
+/// Why nobody opens an account by a word.
+const GONE: &str = "the person was deleted at the centre, and records of theirs were never sent: decide the conflict about the \
+                    person first (thalamus-edge conflicts list); \"local\" opens the account";
+
 /// `{"active": false}` closes an account, `true` opens it again; with `"unless_closed_here": true` only if it was not closed
 /// on this node.
 pub(crate) async fn set_active(
@@ -403,15 +407,19 @@ pub(crate) async fn set_active(
     };
     let spares_closed = body.get("unless_closed_here") == Some(&Value::Bool(true));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let set = caller.writes(&node).transact(move |tx| -> Result<Option<bool>, StoreError> {
-        if let (true, Account::Person(id)) = (spares_closed, &account)
+    let set = caller.writes(&node).transact(move |tx| -> Result<Result<bool, &'static str>, StoreError> {
+        if let Account::Person(id) = &account
             && let Some(id) = tx.resolve_person(id)?
-            && tx.is_closed_here(&id)?
         {
-            return Ok(None);
+            if is_active && tx.closing(&id)? == Some(Closing::Gone) {
+                return Ok(Err(GONE));
+            }
+            if spares_closed && tx.is_closed_here(&id)? {
+                return Ok(Err("the account was closed on this node"));
+            }
         }
         if !change(tx, &account, &actor, |document| drop(document.insert(ACTIVE, is_active)))? {
-            return Ok(Some(false));
+            return Ok(Ok(false));
         }
         // Also if the record has said so before: now it is this node's word.
         if let Account::Person(id) = &account {
@@ -419,14 +427,14 @@ pub(crate) async fn set_active(
             tx.set_closed_here(&id, !is_active, &actor)?;
         }
         step("active.setting");
-        Ok(Some(true))
+        Ok(Ok(true))
     });
     let set = set.await?;
     step("active.set");
     match set {
-        Some(true) => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(false) => Err(unknown()),
-        None => Err(ApiError::invalid("active", "the account was closed on this node")),
+        Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(false) => Err(unknown()),
+        Err(why) => Err(ApiError::invalid("active", why)),
     }
 }
 

@@ -16,7 +16,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::stand_in::unless_damaged;
 use super::tables::{CLOSED_HERE, CLOSED_UNSENT, Fields, JOURNAL, META, damaged, last_sequence};
-use super::{Snapshot, StoreError, Tx};
+use super::{Snapshot, StoreError, Tx, Undecided};
 use crate::domain::access::Actor;
 use crate::domain::active::{ACTIVE, Closing, is_active_raw};
 use crate::domain::audit::{Event, What};
@@ -174,8 +174,11 @@ impl Tx<'_> {
         Ok(self.closed_unsent.get(id)?.map(|unsent| unsent.value()))
     }
 
-    /// How somebody has closed the account on this node, if somebody has.
+    /// Why the account is closed on this node, whatever its record says.
     pub(crate) fn closing(&self, id: &str) -> Result<Option<Closing>, StoreError> {
+        if is_gone(self.undecided(&RecordKey::new(Kind::Person, id)))? {
+            return Ok(Some(Closing::Gone));
+        }
         Ok(self.is_closed_here(id)?.then_some(closing_of(self.unsent(id)?)))
     }
 
@@ -262,8 +265,11 @@ impl Snapshot {
         Ok(self.transaction.open_table(CLOSED_HERE)?.get(id)?.is_some())
     }
 
-    /// How somebody has closed the account on this node, if somebody has.
+    /// Why the account is closed on this node, whatever its record says.
     pub fn closing(&self, id: &str) -> Result<Option<Closing>, StoreError> {
+        if is_gone(self.undecided(&RecordKey::new(Kind::Person, id)))? {
+            return Ok(Some(Closing::Gone));
+        }
         if !self.is_closed_here(id)? {
             return Ok(None);
         }
@@ -286,6 +292,12 @@ impl Snapshot {
         }
         Ok(count)
     }
+}
+
+/// Whether a person was deleted at the centre and waits for a decision. A row that cannot be read opens nothing.
+fn is_gone(undecided: Result<Option<Undecided>, StoreError>) -> Result<bool, StoreError> {
+    Ok(unless_damaged(undecided)?
+        .is_none_or(|undecided| undecided.is_some_and(|known| known.central.is_none())))
 }
 
 fn closing_of(unsent: Option<bool>) -> Closing {

@@ -17,7 +17,7 @@ use super::tables::{self, *};
 use super::trash::TrashState;
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, Path, diff, get, set};
-use crate::domain::merge::{Clash, Side};
+use crate::domain::merge::{Clash, IDENTITY_FIELDS, Side};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::same_meaning::same_edit_option;
 use crate::domain::schema::Schema;
@@ -99,6 +99,18 @@ fn store_id_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result
     meta.get(META_BOOTS)?.map_or(Ok(None), |row| text_of_boots(row.value(), "store"))
 }
 
+/// In a row of what was delivered: [`Compared::unknown_identity`].
+const IDENTITY: &str = "identity";
+
+/// What nothing here tells of what was delivered.
+#[derive(Default)]
+struct Unknown {
+    /// The paths that were removed since.
+    unclear: Vec<String>,
+    /// See [`Compared::unknown_identity`].
+    identity: Vec<&'static str>,
+}
+
 /// The paths of a record whose edits are delivered in part.
 #[derive(Default)]
 struct Edited {
@@ -108,6 +120,12 @@ struct Edited {
 }
 
 impl Edited {
+    /// The fields by which people are told apart that were written since, so that nothing here tells who was delivered.
+    fn unknown_identity(&self, delivered: &Document) -> Vec<&'static str> {
+        let is_unknown = |field: &&str| self.since.contains(*field) && !delivered.contains_key(*field);
+        IDENTITY_FIELDS.into_iter().filter(is_unknown).collect()
+    }
+
     /// What was delivered, made of the document as it is now and of what was agreed on before; and the paths that were
     /// removed since where nothing tells what was delivered. `None` if the whole was written since.
     fn undone(&self, document: &Document, agreed: Option<&Document>) -> Option<(Document, Vec<String>)> {
@@ -252,7 +270,7 @@ impl Tx<'_> {
             return Ok(());
         }
         match edited {
-            None => self.settle_delivered_record(key, local.as_ref(), local.clone(), Vec::new())?,
+            None => self.settle_delivered_record(key, local.as_ref(), local.clone(), Unknown::default())?,
             // The intent tells what was sent.
             Some(_) if self.has_intent(key)? => {}
             // If the whole was written again, all of it counts as edited here.
@@ -260,21 +278,25 @@ impl Tx<'_> {
                 let base = self.base(key)?;
                 let undone = local.as_ref().and_then(|local| edited.undone(local, base.document()));
                 if let Some((before, unclear)) = undone {
-                    self.settle_delivered_record(key, local.as_ref(), Some(before), unclear)?;
+                    let identity = match key.kind {
+                        Kind::Person => edited.unknown_identity(&before),
+                        _ => Vec::new(),
+                    };
+                    let unknown = Unknown { unclear, identity };
+                    self.settle_delivered_record(key, local.as_ref(), Some(before), unknown)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// `delivered` is what the centre was given of the record, which is `local` by now, but for what was removed at
-    /// these `unclear` paths since.
+    /// `delivered` is what the centre was given of the record, which is `local` by now, but for what is `unknown`.
     fn settle_delivered_record(
         &mut self,
         key: &RecordKey,
         local: Option<&Document>,
         delivered: Option<Document>,
-        unclear: Vec<String>,
+        unknown: Unknown,
     ) -> Result<(), StoreError> {
         if let Some(intent) = self.intent(key)? {
             self.settle_intent(key, intent.number, false)?;
@@ -283,8 +305,11 @@ impl Tx<'_> {
         let mut row = Document::new();
         row.extend(base.document().cloned().map(|base| ("base".to_owned(), base.into())));
         row.extend(delivered.clone().map(|delivered| ("local".to_owned(), delivered.into())));
-        if !unclear.is_empty() {
-            row.insert("unclear", unclear);
+        if !unknown.unclear.is_empty() {
+            row.insert("unclear", unknown.unclear);
+        }
+        if !unknown.identity.is_empty() {
+            row.insert(IDENTITY, unknown.identity);
         }
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
         self.ask_again(key, super::Reread::default())?;
@@ -310,7 +335,9 @@ impl Tx<'_> {
         self.wrote();
         let row = row?;
         let clashes = clashes(&row, remote, key.kind.schema());
-        Ok(Some(Compared { clashes, base: row.get_document("base").ok().cloned() }))
+        let identity = row.get_array(IDENTITY).into_iter().flatten().filter_map(Bson::as_str);
+        let unknown_identity = identity.map(str::to_owned).collect();
+        Ok(Some(Compared { clashes, base: row.get_document("base").ok().cloned(), unknown_identity }))
     }
 }
 
@@ -320,6 +347,8 @@ pub struct Compared {
     pub clashes: Vec<Clash>,
     /// What was agreed on before.
     pub base: Option<Document>,
+    /// Of a person: the fields by which people are told apart of which nothing here tells what was delivered.
+    pub unknown_identity: Vec<String>,
 }
 
 fn clashes(row: &Document, remote: Option<&Document>, schema: &Schema) -> Vec<Clash> {

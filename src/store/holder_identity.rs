@@ -20,35 +20,7 @@ pub(super) fn is_another_than(known: &Document, now: &Document) -> bool {
     known.is_empty() || is_other_person(Some(known), known, now)
 }
 
-/// In the row of a person who was written over another one, unsent: behind which number of the journal that began.
-const WRITTEN_OVER: &str = "written_over";
-
-/// What [`WRITTEN_OVER`] says in a row; nothing in one that cannot be read.
-pub(super) fn first_write_in(row: &[u8]) -> Option<u64> {
-    decode(row)
-        .ok()
-        .and_then(|row| row.get_i64(WRITTEN_OVER).ok())
-        .and_then(|first| u64::try_from(first).ok())
-}
-
 impl Tx<'_> {
-    /// Behind which number of the journal the person `id` was written over another one, if they were corrected since.
-    pub(super) fn written_over(&self, id: &str) -> Result<Option<u64>, StoreError> {
-        Ok(self.holder_identity.get(id)?.and_then(|row| first_write_in(row.value())))
-    }
-
-    /// Who was written over another person is corrected to be `now`.
-    pub(super) fn note_written_over(
-        &mut self,
-        id: &str,
-        now: &Document,
-        first: u64,
-    ) -> Result<(), StoreError> {
-        let mut known = now.clone();
-        known.insert(WRITTEN_OVER, first as i64);
-        self.note_holder_identity(id, Some(&known))
-    }
-
     /// The person `id` changes from `before` to `now` in a field by which people are told apart. Returns whether they are
     /// another human being than the one who came to have the account.
     pub(super) fn follow_holder(
@@ -80,6 +52,7 @@ impl Tx<'_> {
         if from == to {
             return Ok(());
         }
+        self.forget_written_over(from)?;
         let mut noted = self.noted_holder(from)?;
         if let Some(known) = noted.as_mut().filter(|known| !known.is_empty()) {
             known.insert("_id", Bson::from(to));
@@ -89,12 +62,16 @@ impl Tx<'_> {
     }
 
     /// Nothing is known of the person of a row that cannot be read.
-    fn noted_holder(&self, id: &str) -> Result<Option<Document>, StoreError> {
+    pub(super) fn noted_holder(&self, id: &str) -> Result<Option<Document>, StoreError> {
         let row = self.holder_identity.get(id)?;
         Ok(row.map(|row| decode(row.value()).unwrap_or_default()))
     }
 
-    fn note_holder_identity(&mut self, id: &str, known: Option<&Document>) -> Result<(), StoreError> {
+    pub(super) fn note_holder_identity(
+        &mut self,
+        id: &str,
+        known: Option<&Document>,
+    ) -> Result<(), StoreError> {
         let is_written = match known {
             Some(known) => {
                 self.holder_identity.insert(id, encode(known)?.as_slice())?;

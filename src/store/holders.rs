@@ -9,12 +9,12 @@ use bson::{Document, RawDocument, doc};
 use redb::ReadableTable as _;
 
 use super::departed::{Departed, identity_in};
-use super::holder_identity::first_write_in;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::starting::text_in;
 use super::tables::*;
-use super::{Base, StoreError, stand_in::unless_damaged};
+use super::written_over::first_write_in;
+use super::{StoreError, stand_in::unless_damaged};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What, owner_text};
 use crate::domain::merge::{is_other_person, same_identity};
@@ -78,19 +78,24 @@ impl Tx<'_> {
         id: &str,
         old: Option<&RawDocument>,
         new: &RawDocument,
+        actor: &Actor,
     ) -> Result<(), StoreError> {
         let Some(old) = old else {
             return self.end_emergencies_at(id);
         };
         let (before, now) = (identity_in(old)?, identity_in(new)?);
-        if before == now || self.keeps_holder {
+        if self.keeps_holder {
             return Ok(());
         }
-        if self.follow_holder(id, &before, &now)? {
-            let written_over = self.written_over_since(id, &before)?;
-            self.note_holder(id, true)?;
-            if let Some(first) = written_over {
-                self.note_written_over(id, &now, first)?;
+        if before == now {
+            return self.follow_password(id, (old, new), actor);
+        }
+        let is_from_here = *actor != Actor::Centre;
+        let is_rewritten = is_from_here && self.is_rewritten_by(id, &before, &now)?;
+        if self.follow_holder(id, &before, &now)? || is_rewritten {
+            match is_from_here {
+                true => self.note_rewrite(id, (old, &before), &now)?,
+                false => self.note_holder(id, true)?,
             }
             self.rights_changed(&Actor::Person(id.to_owned()))?;
         }
@@ -125,25 +130,14 @@ impl Tx<'_> {
         if same_identity(agreed, now) {
             return Ok(false);
         }
-        // Step by step, with rounds in between: since the first write that waits, the account is another one's.
+        // Step by step, with rounds in between: the centre has the first steps.
+        if self.written_over(&key.id)?.is_some() {
+            return Ok(true);
+        }
+        // Where the row was lost with damaged pages, everybody's account is of another one since then.
         let since = self.holder_since.get(fold_account(&key.id).as_str())?.map(|since| since.value().1);
         let first_write = self.edit_number(key)?;
-        // The journal has the write itself behind the number that is noted of it.
-        Ok(since.is_some_and(|since| first_write > 0 && first_write <= since + 1))
-    }
-
-    /// Behind which number of the journal somebody was written over the person whom the centre has, if that is so already of who was
-    /// here `before` the present write. What they are corrected to afterwards is no other one: their records begin there.
-    fn written_over_since(&self, id: &str, before: &Document) -> Result<Option<u64>, StoreError> {
-        let key = RecordKey::new(Kind::Person, id);
-        match self.base_if_dirty(&key)? {
-            Some(Base::Document(agreed))
-                if !agreed.is_empty() && self.is_rewritten(&key, &agreed, before)? =>
-            {
-                self.unsent_since(id)
-            }
-            _ => Ok(None),
-        }
+        Ok(since.is_some_and(|since| first_write > 0 && first_write <= since))
     }
 
     /// Behind which number of the journal unsent writes are of who has the account `id` now.

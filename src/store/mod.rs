@@ -9,6 +9,7 @@ mod asked_anew;
 mod audit;
 mod audit_age;
 mod backup;
+mod carry;
 mod check;
 mod claimed;
 mod clear;
@@ -82,6 +83,7 @@ mod upgrade;
 mod upkeep;
 mod whose;
 mod writer;
+mod written_over;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -1,20 +1,20 @@
 //! Floor 1. Records inside a write transaction, with the bookkeeping that every change of one needs.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
+use super::carry::Carry;
 use super::emergency::Opened;
 use super::ownerless::NO_ACCOUNT;
-use super::repeats::Repeats;
 use super::restore_rows::SentAt;
-use super::rows::{Ledger, Rows, open_for_writing};
+use super::rows::{Rows, open_for_writing};
 use super::sparing::Spared;
+use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use super::tally::{Counted, Noticing};
 use super::{StoreError, StoreOptions};
@@ -23,54 +23,6 @@ use crate::domain::diff::changed_paths;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{IdRule, Owner};
 use crate::domain::value::same_document;
-
-/// Of the name of a process.
-const BOOT_NAME_CHARS: usize = 12;
-
-/// What the writer remembers between transactions.
-pub(crate) struct Carry {
-    /// Name of this process among those that edited the store.
-    pub(crate) boot: String,
-    /// Whether a change of this process has been written, and whether one has been committed.
-    pub(crate) is_boot_written: bool,
-    pub(crate) is_boot_kept: bool,
-    /// Counts the intents opened and settled in this process.
-    pub(crate) touches: u64,
-    /// The count at which a record's intent was last opened or settled: a read sent before that must not be
-    /// applied.
-    pub(crate) touched: HashMap<RecordKey, u64>,
-    /// Where damaged rows are noted.
-    pub(crate) ledger: Arc<Ledger>,
-    /// So many people who are gone may be remembered before it is looked again who can be forgotten.
-    pub(crate) departed_max: u64,
-    /// Records that are to be read again, and that a damaged row has kept from being taken in this process.
-    pub(crate) stopped: BTreeSet<RecordKey>,
-    /// How often records were changed in the present minute.
-    pub(crate) repeats: Repeats,
-    /// Entries of the audit trail that are younger than this stay.
-    pub(crate) audit_keep_ms: Arc<AtomicI64>,
-    /// Whether it does not count that a person came here inactive.
-    pub(crate) ignores_active: Arc<AtomicBool>,
-}
-
-impl Default for Carry {
-    fn default() -> Carry {
-        let boot = crate::flaw::fresh_id().simple().to_string();
-        Carry {
-            boot: boot[..BOOT_NAME_CHARS].to_owned(),
-            is_boot_written: false,
-            is_boot_kept: false,
-            touches: 0,
-            touched: HashMap::new(),
-            departed_max: 0,
-            stopped: BTreeSet::new(),
-            ledger: Arc::default(),
-            repeats: Repeats::default(),
-            audit_keep_ms: Arc::default(),
-            ignores_active: Arc::default(),
-        }
-    }
-}
 
 /// A write transaction. Effects last only if the whole group commits.
 pub struct Tx<'t> {
@@ -118,6 +70,8 @@ pub struct Tx<'t> {
     pub(super) closed_here: Table<'t, &'static str, ()>,
     /// A person that is written stays the same human being, whatever becomes of their fields.
     pub(super) keeps_holder: bool,
+    /// A password that is written was given by who has no need to know the former one.
+    pub(super) password_is_given: bool,
     pub(super) holder_since: Table<'t, &'static str, (u64, u64, u64, i64)>,
     pub(super) holder_identity: Table<'t, &'static str, &'static [u8]>,
     pub(super) former_trail: Table<'t, (&'static str, &'static str, u64), u64>,
@@ -207,6 +161,7 @@ impl<'t> Tx<'t> {
             rights: open_for_writing(transaction, &ledger, RIGHTS)?,
             closed_here: open_for_writing(transaction, &ledger, CLOSED_HERE)?,
             keeps_holder: false,
+            password_is_given: false,
             holder_since: open_for_writing(transaction, &ledger, HOLDER_SINCE)?,
             holder_identity: open_for_writing(transaction, &ledger, HOLDER_IDENTITY)?,
             former_trail: open_for_writing(transaction, &ledger, FORMER_TRAIL)?,
@@ -525,7 +480,7 @@ impl<'t> Tx<'t> {
             self.note_arrival(&key.id, new, actor)?;
         }
         if let (Kind::Person, Some(new)) = (key.kind, new) {
-            self.end_what_was_of_another(&key.id, old, new)?;
+            self.end_what_was_of_another(&key.id, old, new, actor)?;
         }
         self.note_former_dates(key, old, new)?;
         self.index(key, old, new)?;
@@ -584,6 +539,10 @@ impl<'t> Tx<'t> {
             self.dirty.remove((rank, sequence, code, id))?;
             self.clear_dead(key)?;
             self.clear_waiting(key)?;
+            // As long as it is asked who they are, records that were made in between are told apart by it.
+            if key.kind == Kind::Person && unless_damaged(self.hold(&key.id))? == Some(None) {
+                self.forget_written_over(&key.id)?;
+            }
             self.writes += 1;
         }
         Ok(())

@@ -162,6 +162,26 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// A record that nobody has edited here, and that differs from a restored centre, waits as one that was edited before its
+    /// account came to be of the person `holder`: it is of the one who had the account at the centre.
+    pub fn wait_since_before_holder(&mut self, key: &RecordKey, holder: &str) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        let row = self.base.get((code, id))?.map(|row| BaseRow::decode(row.value())).transpose()?;
+        let (Some(row), Some(since)) = (row, self.unsent_since(holder)?) else {
+            return Ok(());
+        };
+        let place = (row.rank, row.sequence, code, id);
+        let edited = self.dirty.get(place)?.map(|edited| (edited.value().0, edited.value().1.to_owned()));
+        if let Some((at_ms, author)) = edited.filter(|_| row.sequence > since) {
+            self.dirty.remove(place)?;
+            self.dirty.insert((row.rank, since, code, id), (at_ms, author.as_str()))?;
+            let row = BaseRow::encode(row.rank, since, &row.base)?;
+            self.base.insert((code, id), row.as_slice())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
     /// Everything at the restored centre has been looked at, or has to be looked at again.
     pub fn set_restore_swept(&mut self, is_swept: bool) -> Result<(), StoreError> {
         match self.is_resyncing_all()? {

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use bson::{Document, doc};
 use redb::{ReadableTable as _, WriteTransaction};
 
+use super::carry::Carry;
 use super::conflicts::Conflict;
 use super::delivered::last_boot;
 use super::fields::{Fields, unless_unreadable};
 use super::noted_owners::{about, is_named_in_record};
 use super::ownerless::{are_ownerless_indexed, index_ownerless};
-use super::records::{Carry, Tx};
+use super::records::Tx;
 use super::rows::open_for_writing;
 use super::tables::*;
 use super::trash::TrashSummary;

@@ -98,7 +98,8 @@ pub(crate) const CLOSED_HERE: TableDefinition<&str, ()> = TableDefinition::new("
 pub(crate) const HOLDER_SINCE: TableDefinition<&str, (u64, u64, u64, i64)> =
     TableDefinition::new("holder_since");
 /// id of a person -> the fields by which people are told apart, as they were when the present holder came to have the account
-/// or was confirmed (`holder_identity.rs`). Only where one of them is another one now. Never synchronized.
+/// or was confirmed (`holder_identity.rs`). Only where one of them is another one now. While another human being is written over the
+/// one whom the centre has, also the body of that one (`written_over.rs`), with a checksum of its own. Never synchronized.
 pub(crate) const HOLDER_IDENTITY: TableDefinition<&str, Bytes> = TableDefinition::new("holder_identity");
 /// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
 /// other account is about who has the first one now. Never synchronized.

@@ -13,6 +13,7 @@ use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
+use crate::domain::access::Actor;
 use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
@@ -148,7 +149,7 @@ impl Tx<'_> {
         }
         self.undecided.insert(row_key(key), row.as_slice())?;
         self.wrote();
-        Ok(())
+        self.account_waits_or_not(key)
     }
 
     /// The undecided records of people, by the account under which the centre has them, folded: that of the record here, or
@@ -172,8 +173,17 @@ impl Tx<'_> {
     pub fn remove_undecided(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         if self.undecided.remove(row_key(key))? {
             self.wrote();
+            self.account_waits_or_not(key)?;
         }
         Ok(())
+    }
+
+    /// While it is undecided what becomes of a person, their account is closed ([`Closing::Gone`](crate::domain::active::Closing)).
+    fn account_waits_or_not(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        match key.kind {
+            Kind::Person => self.rights_changed(&Actor::Person(key.id.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a record is noted as gone at the centre.

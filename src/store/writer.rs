@@ -16,9 +16,10 @@ use redb::{Durability, ReadTransaction, ReadableTable, WriteTransaction};
 use tokio::sync::{oneshot, watch};
 
 use super::audit::{Asker, present_asker};
+use super::carry::Carry;
 use super::engine::Engine;
 use super::fair::present_client;
-use super::records::{Carry, Tx};
+use super::records::Tx;
 use super::rows::open_for_writing;
 use super::sparing::Spared;
 use super::starting::Starting;

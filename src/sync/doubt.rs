@@ -41,10 +41,7 @@ pub(super) fn suspicion(
             match is_rewritten_unasked(tx, key, local, &base)? {
                 // A merge would make one of the two who are not one, field by field. If both sides have written the same
                 // one, what was not sent for the one before would become theirs.
-                true => {
-                    let is_open = !same_identity(local, remote) || !unsent_of_former(tx, key)?.is_empty();
-                    (is_open, HoldReason::Rewritten)
-                }
+                true => (parts_from_former(tx, key, local, remote)?, HoldReason::Rewritten),
                 false => (is_other_person(Some(&base), local, remote), HoldReason::Reused),
             }
         }
@@ -64,6 +61,17 @@ pub(super) fn is_rewritten_unasked(
     Ok(!agreed.is_empty()
         && tx.is_rewritten(key, agreed, local)?
         && !is_said_to_be_same(tx, key, local, agreed)?)
+}
+
+/// Whether it matters who was written over the person `key` here: who is written has the account at the centre too, as `remote`,
+/// and gets nothing that was not sent for the one before, otherwise.
+fn parts_from_former(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+    remote: &Document,
+) -> Result<bool, StoreError> {
+    Ok(!same_identity(local, remote) || !unsent_of_former(tx, key)?.is_empty())
 }
 
 /// Records with edits that wait to be sent and were made for the one who had the account before the person `key` was
@@ -208,6 +216,32 @@ fn is_said_to_be_same(
 ) -> Result<bool, StoreError> {
     let question = conflict_id(tx, &fold_account(&key.id), local, agreed)?;
     Ok(tx.conflict(&question)?.is_some_and(|asked| asked.resolution.as_deref() == Some(SAME)))
+}
+
+/// The question that is to be decided first about the two people of a hold. Where another human being was written here over the
+/// person about whom the hold asks, that person's records are not the other one's: it is asked whether these two are one before
+/// anything is decided about the centre's person, who goes on waiting.
+pub(super) fn first_question(tx: &mut Tx<'_>, hold: Hold, tally: &mut Tally) -> Result<Hold, StoreError> {
+    match hold.why {
+        HoldReason::Reused | HoldReason::Departed => {}
+        // The person here was never at the centre, or is asked about so already.
+        HoldReason::Created | HoldReason::Spelling | HoldReason::Taken | HoldReason::Rewritten => {
+            return Ok(hold);
+        }
+    }
+    let key = hold.local_key();
+    let (Base::Document(agreed), Some(person)) = (tx.base(&key)?, tx.document(&key)?) else {
+        return Ok(hold);
+    };
+    if is_unknown(&agreed) || !is_rewritten_unasked(tx, &key, &person, &agreed)? {
+        return Ok(hold);
+    }
+    if let Some(held) = tx.held(&hold.remote_key())?
+        && !parts_from_former(tx, &key, &person, &held.document)?
+    {
+        return Ok(hold);
+    }
+    open(tx, &hold.remote_key(), &key, &agreed, HoldReason::Rewritten, tally)
 }
 
 /// Holds a person of this node who is about to be sent and has been rewritten into another human being than the centre has,

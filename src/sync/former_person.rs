@@ -7,11 +7,12 @@
 use bson::Document;
 
 use super::doubt::{is_rewritten_unasked, unsent_of_former};
-use super::hold::end;
+use super::hold::{end, open};
 use super::round::Tally;
 use crate::domain::access::{Actor, END_USER};
+use crate::domain::merge::same_identity;
 use crate::domain::record::RecordKey;
-use crate::store::{Base, Granted, Hold, HoldReason, StoreError, Tx};
+use crate::store::{Base, Granted, Hold, HoldReason, Reread, StoreError, Tx};
 
 /// What opens an account, and what may be done with it.
 const PASSWORD: &str = "password";
@@ -49,13 +50,16 @@ pub(super) fn former_is_gone(
     hold: Option<&Hold>,
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
+    let of_former = Former::of(tx, key, former)?;
     tx.take_held(key)?;
-    tx.discard(key, former)?;
+    for body in of_former.bodies() {
+        tx.discard(key, body)?;
+    }
     tx.remember_departed(&key.id, former)?;
     for unsent in unsent_of_former(tx, key)? {
         tx.note_late(&key.id, &unsent)?;
     }
-    let local = without_rights_of_another(former, local);
+    let local = of_former.without_rights(local);
     tx.put(key, Some(&local), &Base::Absent, &Actor::Centre)?;
     // Roles may have been granted to either, and nobody knows to whom.
     tx.replace_grants(&key.id, &Granted::default(), &Actor::Centre)?;
@@ -63,17 +67,104 @@ pub(super) fn former_is_gone(
     hold.map_or(Ok(()), |hold| end(tx, hold, Some(former), tally))
 }
 
-/// The `person` who was written over the `former` one, without what opened the account to that one: the password and the roles
-/// that both records have.
-pub(super) fn without_rights_of_another(former: &Document, person: &Document) -> Document {
-    let mut person = person.clone();
-    let is_shared = |field: &str| person.get(field).is_some() && person.get(field) == former.get(field);
-    let (has_password, has_roles) = (is_shared(PASSWORD), is_shared(ROLES));
-    if has_password {
+/// The one over whom another person was written on this node.
+pub(super) struct Former {
+    /// As they were agreed on with the centre.
+    agreed: Document,
+    /// As they were here before that write, with what was not sent; `None` where that is not known.
+    here: Option<Document>,
+}
+
+impl Former {
+    /// `agreed` is who the centre had when another one was written over the person `key`.
+    pub(super) fn of(tx: &Tx<'_>, key: &RecordKey, agreed: &Document) -> Result<Former, StoreError> {
+        Ok(Former { agreed: agreed.clone(), here: tx.written_over_body(&key.id)? })
+    }
+
+    /// Who was here before the rewrite, if all of that is about them: where the rewrite came step by step, nobody knows of which of
+    /// the two a field says something.
+    fn known_here(&self) -> Option<&Document> {
+        self.here.as_ref().filter(|here| same_identity(here, &self.agreed))
+    }
+
+    /// How they come back: with what was written for them and is not sent.
+    fn coming_back(&self) -> &Document {
+        self.known_here().unwrap_or(&self.agreed)
+    }
+
+    /// What was here before the rewrite and may say something of either.
+    fn doubtful(&self) -> Option<&Document> {
+        self.here.as_ref().filter(|_| self.known_here().is_none())
+    }
+
+    /// What the trash keeps of them: what is doubtful, and how they would come back.
+    fn bodies(&self) -> impl Iterator<Item = &Document> {
+        self.doubtful().into_iter().chain([self.coming_back()])
+    }
+
+    /// The `person` who was written over them, without what opened the account to them: the password and the roles that both
+    /// have, or all where it is not known what they had.
+    pub(super) fn without_rights(&self, person: &Document) -> Document {
+        let mut person = person.clone();
+        let is_theirs = |field: &str| {
+            let is_in = |former: &Document| former.get(field) == person.get(field);
+            person.get(field).is_some() && (is_in(&self.agreed) || self.here.as_ref().is_none_or(is_in))
+        };
+        let (has_password, has_roles) = (is_theirs(PASSWORD), is_theirs(ROLES));
+        if has_password {
+            person.remove(PASSWORD);
+        }
+        if has_roles {
+            person.insert(ROLES, vec![END_USER.to_owned()]);
+        }
+        person
+    }
+
+    /// They have the account on this node again, as they were last, after who was written over them has left it. `taken`: the one
+    /// who has it at the centre by now, if that is another one. That is read again; if nobody has it, the delete is carried out
+    /// at once and waits for no sweep: they could log in until then.
+    pub(super) fn put_back(
+        &self,
+        tx: &mut Tx<'_>,
+        hold: &Hold,
+        taken: Option<&Document>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let key = hold.local_key();
+        tx.put(&key, Some(&self.agreed), &Base::Document(self.agreed.clone()), &Actor::Centre)?;
+        tx.edit(&key, Some(self.coming_back()), actor)?;
+        self.keep_doubtful(tx, &key)?;
+        let Some(taken) = taken else {
+            return Ok(());
+        };
+        if hold.local != hold.remote {
+            // They are gone at the centre, as is known, and who came has the account in another spelling.
+            let why = HoldReason::Departed;
+            return open(tx, &hold.remote_key(), &key, taken, why, &mut Tally::default()).map(drop);
+        }
+        tx.ask_again(&key, Reread { is_told: true, ..Reread::default() })
+    }
+
+    /// What was written here before the rewrite, and may be about either, is in the trash.
+    fn keep_doubtful(&self, tx: &mut Tx<'_>, key: &RecordKey) -> Result<(), StoreError> {
+        self.doubtful().map_or(Ok(()), |here| tx.discard(key, here))
+    }
+}
+
+/// The centre's person came to have the account in the place of the one who was `agreed` on, and it is decided that the two are two.
+/// The password of the one opens nothing to the other: who was rewritten there has it still.
+pub(super) fn end_shared_password(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    agreed: &Document,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let Some(mut person) = tx.document(key)? else {
+        return Ok(());
+    };
+    if person.get(PASSWORD).is_some() && person.get(PASSWORD) == agreed.get(PASSWORD) {
         person.remove(PASSWORD);
+        tx.edit(key, Some(&person), actor)?;
     }
-    if has_roles {
-        person.insert(ROLES, vec![END_USER.to_owned()]);
-    }
-    person
+    Ok(())
 }

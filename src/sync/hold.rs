@@ -30,7 +30,10 @@
 
 use bson::{Bson, Document, doc};
 
-use super::doubt::{has_records_in_between, is_in_doubt, suspicion, takes_what_waits_for_another};
+use super::doubt::{
+    first_question, has_records_in_between, is_in_doubt, suspicion, takes_what_waits_for_another,
+};
+use super::forgotten::{end_forgotten, is_forgotten, is_there_again};
 use super::former_person::{former_is_gone, former_of};
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
@@ -84,8 +87,15 @@ fn diverts_person(
     tally: &mut Tally,
 ) -> Result<bool, StoreError> {
     let hold = if tx.has_holds()? { tx.hold(&key.id)? } else { None };
+    let hold = hold.map(|hold| first_question(tx, hold, tally)).transpose()?;
     // That of the account may be about a person in another spelling.
     let own = hold.as_ref().filter(|hold| hold.local == key.id);
+    if let (Some(hold), None) = (own, remote)
+        && is_forgotten(tx, hold)?
+    {
+        // As is known.
+        return Ok(true);
+    }
     if let (Some(local), None) = (local, remote)
         && let Some(former) = former_of(tx, key, local, own)?
     {
@@ -139,6 +149,7 @@ fn diverts_person(
             end_alone(tx, &hold, gone.as_ref(), tally)
         }
         (Some(hold), Some(remote)) if key.id == hold.remote => {
+            let hold = is_there_again(tx, hold, remote)?;
             wait(tx, key, &hold.account, remote, tally)?;
             if !is_in_doubt(tx, &hold)? {
                 // Ended once all news of this round is taken: that of the records that wait may come behind the person's.
@@ -366,7 +377,11 @@ pub(super) fn end(
         // Who took the account may be gone again.
         tx.ask_again(&hold.remote_key(), Reread::default())?;
     }
+    end_forgotten(tx, hold)?;
     tx.remove_hold(hold)?;
+    if tx.is_clean(&hold.local_key())? {
+        tx.forget_written_over(&hold.local)?;
+    }
     // Nobody has said that the two are one: what waited under the id of a record made here may be another one's.
     for key in tx.held_of(&hold.account)? {
         tx.sparing(&key, |tx| {
@@ -565,7 +580,8 @@ pub(crate) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
 }
 
 /// Ends a hold whose reason is gone.
-fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(), StoreError> {
+fn end_if_settled(tx: &mut Tx<'_>, hold: Hold, tally: &mut Tally) -> Result<(), StoreError> {
+    let hold = &first_question(tx, hold, tally)?;
     if hold.is_other_missing() && tx.held(&hold.remote_key())?.is_none() {
         // The row of whoever waits is lost: they are read again first.
         return tx.ask_again(&hold.remote_key(), Reread::default());
@@ -608,7 +624,8 @@ impl Round<'_> {
                 let mut tally = Tally::default();
                 for hold in tx.holds()? {
                     // If nobody can say who they are, they wait, and hold nobody else up.
-                    tx.sparing_conflict(&hold.conflict, |tx| end_if_settled(tx, &hold, &mut tally))?;
+                    let conflict = hold.conflict.clone();
+                    tx.sparing_conflict(&conflict, |tx| end_if_settled(tx, hold, &mut tally))?;
                 }
                 for account in tx.waited_for()? {
                     tx.sparing_account(&account, |tx| ownerless::release_if_known(tx, &account, &mut tally))?;

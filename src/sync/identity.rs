@@ -19,9 +19,10 @@ use bson::{Bson, Document};
 
 use super::closings::{self, Meeting};
 use super::conflicts::{ResolveError, audit_decision};
-use super::doubt::unsent_of_former;
-use super::former_person::without_rights_of_another;
-use super::hold::{release, visible};
+use super::doubt::{first_question, unsent_of_former};
+use super::forgotten::{counts_as_gone, end_forgotten};
+use super::former_person::{Former, end_shared_password};
+use super::hold::{open, release, visible};
 use super::identity_answers::SAME;
 use super::merge_in::{merge_at, merge_in};
 use super::ownerless::{adopt, adopt_for};
@@ -73,7 +74,8 @@ pub fn hold_of(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<(Hold,
     Ok(Some((hold, Pair { local, central })))
 }
 
-/// Carries out a verdict, if the two people are still as they were `seen`.
+/// Carries out a verdict, if the two people are still as they were `seen`. If another question comes first by now, that is asked,
+/// and the conflict counts as resolved.
 pub async fn decide(
     store: &Store,
     conflict: &str,
@@ -83,58 +85,86 @@ pub async fn decide(
 ) -> Result<Conflict, ResolveError> {
     let id = conflict.to_owned();
     store
-        .transact(move |tx: &mut Tx<'_>| {
-            let mut conflict = tx.conflict(&id)?.ok_or(ResolveError::Unknown)?;
+        .transact(move |tx: &mut Tx<'_>| -> Result<_, ResolveError> {
+            let conflict = tx.conflict(&id)?.ok_or(ResolveError::Unknown)?;
             if conflict.status == ConflictStatus::Resolved {
                 return Err(ResolveError::Resolved(Box::new(conflict)));
             }
             let hold = tx.hold(&conflict.key.id)?.filter(|hold| hold.conflict == id);
-            let hold = hold.ok_or(ResolveError::Unknown)?;
-            let local = tx.document(&hold.local_key())?;
-            let central = tx.other_person(&hold)?;
-            let pair = Pair { local, central };
-            let (true, Some(local), Some(central)) = (pair.same(&seen), &pair.local, &pair.central) else {
-                let current = pair.local.as_ref().map(visible);
-                return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
-            };
-            (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
-            match &verdict {
-                Verdict::Same => {
-                    settle_same(tx, &mut conflict, &hold, local, central, &actor, &actor.to_string())?;
-                    audit_decision(tx, &conflict, Some(local), &actor)?;
-                    undecided::renew_waits(tx, &hold.account)?;
-                    return Ok(conflict);
-                }
-                Verdict::NewId(new) => {
-                    let new = account_for(tx, new, &hold, local)?;
-                    let value = Some(Bson::from(new.as_str()));
-                    conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
-                    tx.put_conflict(&conflict)?;
-                    tx.remove_hold(&hold)?;
-                    let taken = tx.taken_by(&hold)?;
-                    part(tx, &hold, local, &new, &actor)?;
-                    if taken.is_some() {
-                        // They are the person of this node again, and it is asked whether the centre's is another one.
-                        put_former_back(tx, &hold, central)?;
-                    }
-                    audit_decision(tx, &conflict, Some(local), &actor)?;
-                    let gone = hold.gone.as_ref().filter(|_| hold.why != HoldReason::Taken);
-                    if let Some(gone) = gone {
-                        tx.remember_departed(&hold.remote, gone)?;
-                    }
-                    if gone.is_some() && tx.held(&hold.remote_key())?.is_none() {
-                        // What waits came while they were there.
-                        adopt(tx, &hold.account, &mut Tally::default())?;
-                    } else {
-                        release(tx, &hold.account, &mut Tally::default())?;
-                    }
-                    undecided::renew_waits(tx, &hold.account)?;
-                    undecided::renew_waits(tx, &new)?;
-                }
+            let hold = first_question(tx, hold.ok_or(ResolveError::Unknown)?, &mut Tally::default())?;
+            if hold.conflict != id {
+                // No error of this transaction: the other question stays.
+                let ended = tx.conflict(&id)?.ok_or(ResolveError::Unknown)?;
+                return Ok(Err(ResolveError::Resolved(Box::new(ended))));
             }
-            Ok(conflict)
+            carry_out(tx, conflict, &hold, &verdict, &seen, &actor).map(Ok)
         })
-        .await
+        .await?
+}
+
+fn carry_out(
+    tx: &mut Tx<'_>,
+    mut conflict: Conflict,
+    hold: &Hold,
+    verdict: &Verdict,
+    seen: &Pair,
+    actor: &Actor,
+) -> Result<Conflict, ResolveError> {
+    let local = tx.document(&hold.local_key())?;
+    let central = tx.other_person(hold)?;
+    let pair = Pair { local, central };
+    let (true, Some(local), Some(central)) = (pair.same(seen), &pair.local, &pair.central) else {
+        let current = pair.local.as_ref().map(visible);
+        return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
+    };
+    (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
+    match verdict {
+        Verdict::Same => {
+            settle_same(tx, &mut conflict, hold, local, central, actor, &actor.to_string())?;
+            audit_decision(tx, &conflict, Some(local), actor)?;
+            undecided::renew_waits(tx, &hold.account)?;
+        }
+        Verdict::NewId(new) => {
+            let new = account_for(tx, new, hold, local)?;
+            let value = Some(Bson::from(new.as_str()));
+            conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
+            tx.put_conflict(&conflict)?;
+            tx.remove_hold(hold)?;
+            let (agreed, taken) = (tx.base(&hold.local_key())?.document().cloned(), tx.taken_by(hold)?);
+            let former = match (hold.why, &agreed) {
+                (HoldReason::Rewritten, Some(agreed)) if tx.held(&hold.remote_key())?.is_some() => {
+                    Some(Former::of(tx, &hold.local_key(), agreed)?)
+                }
+                _ => None,
+            };
+            part(tx, hold, local, &new, actor)?;
+            if let Some(former) = former {
+                // They are the person of this node again; it is asked whether one who has the account at the centre is another.
+                former.put_back(tx, hold, taken.as_ref(), actor)?;
+                // Whose closing that was nobody knows.
+                tx.keep_closed_here(&hold.local, &new)?;
+            }
+            audit_decision(tx, &conflict, Some(local), actor)?;
+            // Whom the centre has lost is here again.
+            let is_here = hold.why == HoldReason::Taken || end_forgotten(tx, hold)?;
+            let gone = hold.gone.as_ref().filter(|_| !is_here);
+            if let Some(gone) = gone {
+                tx.remember_departed(&hold.remote, gone)?;
+            }
+            if gone.is_some() && tx.held(&hold.remote_key())?.is_none() {
+                // What waits came while they were there.
+                adopt(tx, &hold.account, &mut Tally::default())?;
+            } else {
+                release(tx, &hold.account, &mut Tally::default())?;
+            }
+            if let (HoldReason::Reused, Some(agreed)) = (hold.why, &agreed) {
+                end_shared_password(tx, &hold.remote_key(), agreed, actor)?;
+            }
+            undecided::renew_waits(tx, &hold.account)?;
+            undecided::renew_waits(tx, &new)?;
+        }
+    }
+    Ok(conflict)
 }
 
 /// Closes the conflict of a hold whose two people are one, as `by` decided, and unites their records.
@@ -151,6 +181,9 @@ pub(super) fn settle_same(
     conflict.resolve(SAME, None, by, tx.now_ms());
     tx.put_conflict(conflict)?;
     let taken = tx.taken_by(hold)?;
+    if let Some(taken) = taken.as_ref().filter(|_| hold.local != hold.remote) {
+        return correct_departed(tx, hold, (local, central), taken);
+    }
     if unite(tx, hold, local, central, actor)? {
         if let Some(taken) = taken {
             // One person, whose account somebody else may have at the centre by now.
@@ -164,12 +197,19 @@ pub(super) fn settle_same(
     }
 }
 
-/// The one who was written over has the account on this node again, as they were last agreed on. Who has it at the centre by
-/// now is read again. If nobody has, the delete is carried out at once and waits for no sweep: they could log in until then.
-fn put_former_back(tx: &mut Tx<'_>, hold: &Hold, former: &Document) -> Result<(), StoreError> {
+/// The person here is the `former` one, who is gone at the centre, corrected; whether they are the one who came there, in another
+/// spelling, is the next question.
+fn correct_departed(
+    tx: &mut Tx<'_>,
+    hold: &Hold,
+    (local, former): (&Document, &Document),
+    taken: &Document,
+) -> Result<(), StoreError> {
     let key = hold.local_key();
-    tx.put(&key, Some(former), &Base::Document(former.clone()), &Actor::Centre)?;
-    tx.ask_again(&key, Reread { is_told: true, ..Reread::default() })
+    tx.confirm_holder(&key.id)?;
+    tx.put(&key, Some(local), &Base::Document(local.clone()), &Actor::Centre)?;
+    tx.note_same(&hold.account, former, local)?;
+    open(tx, &hold.remote_key(), &key, taken, HoldReason::Departed, &mut Tally::default()).map(drop)
 }
 
 /// Whether the account is closed on this node. One who was gone when the other person came was made inactive for the hold
@@ -192,7 +232,7 @@ pub fn told_of_same(
     let (Some(local), Some(central)) = (&pair.local, &pair.central) else {
         return Ok(Vec::new());
     };
-    if unless_damaged(snapshot.held(&hold.remote_key()))?.flatten().is_none() {
+    if counts_as_gone(hold) || unless_damaged(snapshot.held(&hold.remote_key()))?.flatten().is_none() {
         // Nobody is at the centre.
         return Ok(Vec::new());
     }
@@ -225,7 +265,7 @@ fn unite(
     tx.forget_meant(&hold.account)?;
     tx.set_late_apart(&hold.account, BTreeSet::new())?;
     tx.remove_hold(hold)?;
-    if tx.take_held(&key)?.is_none() {
+    if end_forgotten(tx, hold)? || tx.take_held(&key)?.is_none() {
         tx.ask_again(&hold.local_key(), Reread::default())?;
         tx.confirm_holder(&hold.local)?;
         tx.remember_departed(&hold.local, local)?;
@@ -238,7 +278,10 @@ fn unite(
     let meeting = Meeting::Same { is_closed };
     tx.keeping_holder(&key.id, |tx| merge_at(tx, &key, known, Some(central), meeting))?;
     let now = tx.document(&key)?.unwrap_or_default();
-    tx.note_same(&hold.account, &before, &now)?;
+    // Whichever of the two they are called by from now on, what was kept of the other one is theirs.
+    for former in [&before, central] {
+        tx.note_same(&hold.account, former, &now)?;
+    }
     Ok(true)
 }
 
@@ -293,6 +336,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         }
     }
     let undeleted = undeleted(tx, hold)?;
+    let is_taken = tx.taken_by(hold)?.is_some();
     let of_former = match hold.why {
         HoldReason::Taken => unsent_of_former(tx, &hold.local_key())?,
         _ => Vec::new(),
@@ -307,8 +351,9 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         HoldReason::Rewritten => {
             // Roles may have been granted to either, and nobody knows to whom.
             tx.replace_grants(&hold.local, &Granted::default(), actor)?;
-            let former = tx.base(&hold.local_key())?.document().cloned().unwrap_or_default();
-            leave(tx, &hold.local_key(), &to, &without_rights_of_another(&former, local), actor)?;
+            let agreed = tx.base(&hold.local_key())?.document().cloned().unwrap_or_default();
+            let former = Former::of(tx, &hold.local_key(), &agreed)?;
+            leave(tx, &hold.local_key(), &to, &former.without_rights(local), actor)?;
             tx.keep_closed_here(&hold.local, new)?;
         }
         HoldReason::Taken => {
@@ -354,8 +399,13 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         }
         let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, new)?);
         tx.rename(&key, &to, &renamed(&document, &key.id, &to.id), actor)?;
-        if let Some(central) = stays.filter(|_| !is_waiting) {
-            undecided::take_central(tx, &key, &central)?;
+        match stays {
+            Some(central) if !is_waiting => undecided::take_central(tx, &key, &central)?,
+            // What waits is of the one who took the account; this is of the one who was written over.
+            Some(agreed) if is_taken => {
+                tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
+            }
+            _ => {}
         }
         if key.kind == Kind::Page {
             pages.insert(key.id, to.id);

@@ -10,7 +10,9 @@
 use bson::{Bson, Document, doc};
 
 use super::conflict_rows::{from_centre, in_row};
+use super::doubt::first_question;
 use super::identity::settle_same;
+use super::round::Tally;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::folding::FOLDING_VERSION;
@@ -131,6 +133,8 @@ pub(super) fn take_answer(tx: &mut Tx<'_>, question: &Question, row: &Document) 
     let Some(hold) = tx.hold(&question.account)?.filter(|_| is_answer) else {
         return Ok(());
     };
+    // If another question comes first by now, the row is no answer to that.
+    let hold = first_question(tx, hold, &mut Tally::default())?;
     if tx.damage(&hold.local_key())?.is_some() || tx.held(&hold.remote_key())?.is_none() {
         return Ok(());
     }

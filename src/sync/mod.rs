@@ -23,6 +23,7 @@ mod drain;
 mod ending;
 mod evidence;
 mod follow;
+mod forgotten;
 mod former;
 mod former_person;
 mod heal;

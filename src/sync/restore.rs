@@ -7,9 +7,10 @@
 
 use bson::{Bson, Document, doc};
 
+use super::forgotten::{bring_former_together, written_over_owner};
 use super::kept_rows::or_anew;
 use super::people_first::ask_for_people;
-use super::round::{Round, RoundError};
+use super::round::{Round, RoundError, Tally};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff, get, set};
@@ -155,17 +156,24 @@ fn answered(tx: &mut Tx<'_>) -> Result<Option<OlderCentre>, StoreError> {
 }
 
 /// Before a record is merged with a restored centre for the first time: makes its base what can still be taken
-/// for agreed.
+/// for agreed. Returns whether nothing is left to be merged.
 pub(super) fn bring_together(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     local: Option<&Document>,
     remote: Option<&Document>,
-) -> Result<(), StoreError> {
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
     let Some(own) = tx.to_bring_together(key)? else {
-        return Ok(());
+        return Ok(false);
     };
+    if let Some(is_done) = bring_former_together(tx, key, local, remote, tally)? {
+        tx.brought_together(key)?;
+        return Ok(is_done);
+    }
     let agreed = tx.base(key)?;
+    let written_over = written_over_owner(tx, key, &agreed)?;
+    let is_unedited = tx.is_clean(key)?;
     if let (Some(local), None, true) = (local, remote, agreed.is_at_centre() && !tx.is_resyncing_all()?) {
         // Forgotten by a centre that crashed, or deleted there since: it goes there again, and staff see it.
         tx.add_conflict(key, &whole_record(agreed.document(), local), None)?;
@@ -208,17 +216,27 @@ pub(super) fn bring_together(
     if let (Owner::Field(_), Some(local), Some(remote)) = (key.kind.schema().owner, local, remote)
         && !same_document(local, remote)
         && let Some(owner) = key.kind.schema().owner_of(remote)
-        && tx.hold(&owner)?.is_some()
+        && let Some(hold) = tx.hold(&owner)?
         && (tx.is_resyncing_all()? || !agreed.is_under(key, &owner))
     {
-        // Two people have the account, and this may be a record of each.
-        base = Base::Absent;
+        // Both sides may know the one who was written over here, and then both have a version of their record.
+        let is_of_former =
+            written_over.is_some() && agreed.is_under(key, &owner) && tx.taken_by(&hold)?.is_none();
+        if !is_of_former {
+            // Two people have the account, and this may be a record of each.
+            base = Base::Absent;
+        }
     }
     if local.is_none() && agreed == Base::Absent && base != Base::Absent {
         tx.reopen_trash(key)?;
     }
     tx.put(key, local, &base, &Actor::Centre)?;
-    tx.brought_together(key)
+    if let Some(person) = written_over.filter(|_| is_unedited) {
+        // Nobody has written into it here since: what differs is older than the rewrite.
+        tx.wait_since_before_holder(key, &person.id)?;
+    }
+    tx.brought_together(key)?;
+    Ok(false)
 }
 
 /// A value that was written here and changed there, perhaps before a copy of the centre was put back.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bson::{Bson, doc};
 use serde_json::{Value, json};
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::active::ActiveFromCentre;
 use thalamus_edge::domain::record::Kind;
 
@@ -320,6 +321,49 @@ async fn a_decision_deletes_nobody_who_logs_in_here() {
         let login = node.get("/login").login("HUB001", PASSWORD).send().await.status;
         let is_there = node.stored(Kind::Person, "HUB001").is_some();
         assert_eq!((login == 200, is_there), (logs_in, logs_in), "{counts:?}");
+    }
+}
+
+/// Somebody is deleted at the centre and has records that were never sent, so they stay until that is decided: nobody gets in as
+/// them meanwhile, whatever `active` counts.
+#[tokio::test]
+async fn who_is_deleted_at_the_centre_logs_in_no_more_while_their_records_wait() {
+    for counts in [ActiveFromCentre::Ignore, ActiveFromCentre::Honour] {
+        let (node, sim) = TestNode::with_centre(|setup| setup.settings.active_from_centre = counts).await;
+        let round = async || {
+            let report = node.post("/sync/rounds", json!({})).by_operator().send().await.json();
+            assert_eq!(report["outcome"], "complete", "{report}");
+        };
+        let login = async || node.get("/login").by("ANA001").send().await.status;
+        round().await;
+        let count = || node.node.store.read().unwrap().rights_count(&Actor::Person("ANA001".to_owned()));
+        node.record(Kind::Page, doc! {"_id": "p1", "book": "ANA001"}).await;
+        assert_eq!(login().await, 200);
+        let before = count().unwrap();
+        sim.remove(Kind::Person, "ANA001");
+        round().await;
+        assert!(node.stored(Kind::Person, "ANA001").is_some());
+        assert_eq!(login().await, 401, "{counts:?}");
+        assert!(count().unwrap() > before, "sessions end");
+        let users = node.get("/users").by_operator().send().await.json();
+        let user = users.as_array().unwrap().iter().find(|user| user["id"] == "ANA001").unwrap();
+        assert_eq!((&user["active"], &user["deleted_at_centre"]), (&json!(false), &json!(true)));
+        assert!(user.get("closed_here").is_none() && user.get("opened_elsewhere").is_none(), "{user}");
+        let inactive = node.get("/users?inactive=true").by_operator().send().await.json();
+        assert!(!inactive.as_array().unwrap().iter().any(|user| user["id"] == "ANA001"), "{inactive}");
+        // A word opens it no more than it closed it.
+        let opening = node.post("/users/ANA001/active", json!({"active": true})).by_operator().send().await;
+        opening.is_invalid("active");
+        assert_eq!(login().await, 401, "{counts:?}");
+        let open = node.get("/sync/conflicts?status=open").by_operator().send().await.json();
+        let id = open[0]["id"].as_str().expect("a conflict").to_owned();
+        let shown = node.get(&format!("/sync/conflicts/{id}")).by_operator().send().await;
+        let decision = node.post(&format!("/sync/conflicts/{id}/resolution"), json!({"take": "local"}));
+        let decision = decision.by_operator().header("if-match", shown.header("etag"));
+        assert_eq!(decision.send().await.status, 200);
+        assert_eq!(login().await, 200, "{counts:?}");
+        round().await;
+        assert!(sim.get(Kind::Person, "ANA001").is_some() && sim.get(Kind::Page, "p1").is_some());
     }
 }
 

@@ -7,23 +7,24 @@ use thalamus_edge::sync::identity::Verdict;
 
 use serde_json::json;
 use thalamus_edge::domain::access::{Grant, Verb};
+use thalamus_edge::domain::active::Closing;
 
 use super::*;
 
-const CARLOS: &str = "NEW01";
-const ANA: &str = "NEW02";
+pub(super) const CARLOS: &str = "NEW01";
+pub(super) const ANA: &str = "NEW02";
 
 /// Carlos, written over Ana.
-fn carlos() -> Document {
+pub(super) fn carlos() -> Document {
     with(ana(), doc! {"name": "Carlos", "lastname": "Diaz", "dob": "1970-01-02", "gender": "m"})
 }
 
-fn why(clinic: &Clinic) -> Option<HoldReason> {
+pub(super) fn why(clinic: &Clinic) -> Option<HoldReason> {
     clinic.store.read().unwrap().hold(ACCT).unwrap().map(|hold| hold.why)
 }
 
 /// What the one question that is open is about: who is here, and the other one.
-fn asked(clinic: &Clinic) -> (String, String) {
+pub(super) fn asked(clinic: &Clinic) -> (String, String) {
     let open = |conflict: &Conflict| conflict.is_identity() && conflict.status == ConflictStatus::Open;
     let found: Vec<_> = clinic.conflicts().into_iter().filter(open).collect();
     assert_eq!(found.len(), 1, "{found:?}");
@@ -32,7 +33,7 @@ fn asked(clinic: &Clinic) -> (String, String) {
     (name(pair.local), name(pair.central))
 }
 
-async fn answer(clinic: &Clinic, verdict: Verdict) {
+pub(super) async fn answer(clinic: &Clinic, verdict: Verdict) {
     let open = |conflict: &Conflict| conflict.is_identity() && conflict.status == ConflictStatus::Open;
     let conflict = clinic.conflicts().into_iter().find(open).unwrap();
     let pair = hold_of(&clinic.store.read().unwrap(), &conflict).unwrap().unwrap().1;
@@ -69,7 +70,7 @@ async fn taken_over(taker: Document, is_asked_before: bool) -> Clinic {
     clinic
 }
 
-fn books(clinic: &Clinic, accounts: &[&str]) -> Vec<Vec<String>> {
+pub(super) fn books(clinic: &Clinic, accounts: &[&str]) -> Vec<Vec<String>> {
     let mut books: Vec<Vec<String>> = accounts.iter().map(|account| clinic.book(account)).collect();
     books.iter_mut().for_each(|book| book.sort());
     books
@@ -148,6 +149,8 @@ async fn a_third_one_who_goes_again_is_asked_about_no_more() {
             clinic.assert_settled().await;
             assert_eq!(books(&clinic, &[ACCT]), [["Ana", "Ana, changed", "Ana, unsent"]]);
         } else {
+            let closing = clinic.store.read().unwrap().closing(ACCT).unwrap();
+            assert_eq!(closing, Some(Closing::Gone), "nobody can log in until that is decided");
             clinic.decide_record(Decision::TakeCentral).await;
             assert_eq!(clinic.here(Person, ACCT), None, "nobody can log in");
         }

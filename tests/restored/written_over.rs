@@ -2,29 +2,29 @@
 
 use super::*;
 use thalamus_edge::store::{ConflictStatus, HoldReason};
-use thalamus_edge::sync::identity::{Verdict, decide, hold_of};
+use thalamus_edge::sync::identity::{decide, hold_of};
 
-const ACCT: &str = "RST5X";
-const NEW: &str = "NEW5X";
+pub(super) const ACCT: &str = "RST5X";
+pub(super) const NEW: &str = "NEW5X";
 
-fn ann() -> Document {
+pub(super) fn ann() -> Document {
     doc! {"_id": ACCT, "name": "Ann", "lastname": "Alpha", "dob": "1980-01-01", "gender": "f"}
 }
 
-fn carl() -> Document {
+pub(super) fn carl() -> Document {
     doc! {"_id": ACCT, "name": "Carl", "lastname": "Gamma", "dob": "1971-03-09", "gender": "m"}
 }
 
-fn page(id: &str, text: &str) -> (RecordKey, Document) {
+pub(super) fn page(id: &str, text: &str) -> (RecordKey, Document) {
     (RecordKey::new(Kind::Page, id), doc! {"_id": id, "book": ACCT, "text": text})
 }
 
-async fn write(node: &Node, (key, document): (RecordKey, Document)) {
+pub(super) async fn write(node: &Node, (key, document): (RecordKey, Document)) {
     let actor = Actor::Local("tech".to_owned());
     node.store.transact(move |tx| tx.edit(&key, Some(&document), &actor)).await.unwrap();
 }
 
-async fn answer(node: &Node, verdict: Verdict) {
+pub(super) async fn answer(node: &Node, verdict: Verdict) {
     let open = |conflict: &Conflict| conflict.is_identity() && conflict.status == ConflictStatus::Open;
     let conflict = node.store.read().unwrap().conflicts().unwrap().into_iter().find(open).unwrap();
     let pair = hold_of(&node.store.read().unwrap(), &conflict).unwrap().unwrap().1;
@@ -32,7 +32,7 @@ async fn answer(node: &Node, verdict: Verdict) {
     decide(&node.store, &conflict.id, verdict, pair, actor).await.unwrap();
 }
 
-fn book(sim: &Sim, account: &str) -> Vec<String> {
+pub(super) fn book(sim: &Sim, account: &str) -> Vec<String> {
     let records = sim.state().records.clone();
     let of_account = records.values().filter(|record| record.get_str("book").ok() == Some(account));
     let mut texts: Vec<String> =

@@ -1,0 +1,238 @@
+//! Floor 1. Who was here when another human being was written over them, until the record is agreed on with the centre again.
+//!
+//! What the centre has of them may be older than what they were here: they may have another password by now, which is not sent. So
+//! the body as it was before that write is kept, with the number of the journal behind which writes are the other one's. Both
+//! stand in the row of the account's holder (`holder_identity.rs`), and end once nothing of the person is left to be sent, or they
+//! have another id.
+
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document, RawDocument};
+use redb::ReadableTable as _;
+
+use super::records::Tx;
+use super::tables::{damaged, decode, encode};
+use super::{Base, IntentWrite, StoreError};
+use crate::domain::access::Actor;
+use crate::domain::merge::{is_other_person, is_unknown, same_identity};
+use crate::domain::record::{Kind, RecordKey, fold_account};
+
+/// In the row of a person who was written over another one: behind which number of the journal that began.
+const FIRST_WRITE: &str = "written_over";
+/// In the same row: who was here before that write.
+const FORMER: &str = "former";
+/// What opens an account.
+const PASSWORD: &str = "password";
+
+/// What [`FIRST_WRITE`] says in a row; nothing in one that cannot be read.
+pub(super) fn first_write_in(row: &[u8]) -> Option<u64> {
+    // Not decoded as a whole: the body beside it may be long, and this is asked of each record of theirs.
+    let first = RawDocument::from_bytes(row).ok()?.get_i64(FIRST_WRITE).ok()?;
+    u64::try_from(first).ok()
+}
+
+/// A body as it is kept: its checksum, then itself. It is sent again when it comes back, so rot in it must be noticed, and rows of
+/// this table have no checksum of their own.
+fn kept(id: &str, body: &RawDocument) -> Bson {
+    let bytes = [&sum(id, body.as_bytes()).to_be_bytes()[..], body.as_bytes()].concat();
+    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })
+}
+
+/// The body that was [`kept`]; `None` if it is not what was written.
+fn opened(id: &str, kept: &[u8]) -> Option<Document> {
+    let (given, body) = kept.split_first_chunk()?;
+    (*given == sum(id, body).to_be_bytes()).then(|| decode(body).ok()).flatten()
+}
+
+fn sum(id: &str, body: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(id.as_bytes());
+    sum.update(body);
+    sum.finalize()
+}
+
+impl Tx<'_> {
+    /// Behind which number of the journal the person `id` was written over another one, if that is not agreed on with the centre.
+    pub(super) fn written_over(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.holder_identity.get(id)?.and_then(|row| first_write_in(row.value())))
+    }
+
+    /// Who was here before another human being was written over the person `id`, which is not agreed on with the centre; `None`
+    /// where that is not known.
+    pub(crate) fn written_over_body(&self, id: &str) -> Result<Option<Document>, StoreError> {
+        let row = self.noted_holder(id)?;
+        Ok(row.and_then(|row| opened(id, row.get_binary_generic(FORMER).ok()?)))
+    }
+
+    /// The person `id` is rewritten on this node from `before`, which was stored as `old`, to `now`, another human being. Corrections
+    /// of one who was written over another, and is not sent, begin nobody new: their records begin where that one ended.
+    pub(super) fn note_rewrite(
+        &mut self,
+        id: &str,
+        (old, before): (&RawDocument, &Document),
+        now: &Document,
+    ) -> Result<(), StoreError> {
+        let written_over = self.written_over_since(id, before)?;
+        let former = match written_over {
+            Some(_) => self.written_over_body(id)?,
+            None => Some(Document::try_from(old).map_err(|_| damaged("a person"))?),
+        };
+        let former = former.map(|former| encode(&former)).transpose()?;
+        self.note_late_of_former(id, before, now)?;
+        self.note_holder(id, true)?;
+        let first = match written_over {
+            Some(first) => first,
+            None => self.unsent_since(id)?.unwrap_or_default(),
+        };
+        let mut known = now.clone();
+        known.insert(FIRST_WRITE, first as i64);
+        if let Some(former) = former.as_deref().and_then(|former| RawDocument::from_bytes(former).ok()) {
+            known.insert(FORMER, kept(id, former));
+        }
+        self.note_holder_identity(id, Some(&known))
+    }
+
+    /// The person `before` stood at the centre once, is gone there, and was to be put there again. What waits to be sent for them
+    /// is not of the other human being whom they become `now`: it is asked about, as after a delete. Who is written back has it.
+    fn note_late_of_former(&mut self, id: &str, before: &Document, now: &Document) -> Result<(), StoreError> {
+        let key = RecordKey::new(Kind::Person, id);
+        let Some(last) = self.departed(id)?.filter(|last| !is_unknown(last)) else {
+            return Ok(());
+        };
+        if self.base_if_dirty(&key)? != Some(Base::Absent) || self.has_intent(&key)? {
+            return Ok(());
+        }
+        let (was_theirs, is_theirs) = (same_identity(&last, before), same_identity(&last, now));
+        if is_theirs {
+            let late: Vec<RecordKey> = self.late(id)?.into_iter().collect();
+            return self.forget_late(id, &late);
+        }
+        if was_theirs {
+            for of_account in self.dependents(id)? {
+                if !self.is_clean(&of_account)? {
+                    self.note_late(id, &of_account)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the present write of this node makes another human being of the person `before` than the centre has, who `before` is
+    /// still.
+    pub(super) fn is_rewritten_by(
+        &self,
+        id: &str,
+        before: &Document,
+        now: &Document,
+    ) -> Result<bool, StoreError> {
+        let key = RecordKey::new(Kind::Person, id);
+        Ok(match self.agreed_or_sent(&key, before)? {
+            Some(agreed) => {
+                is_other_person(Some(&agreed), &agreed, now) && !self.is_rewritten(&key, &agreed, before)?
+            }
+            None => false,
+        })
+    }
+
+    /// Behind which number of the journal somebody was written over the person whom the centre has, if that is so already of who was
+    /// here `before` the present write.
+    fn written_over_since(&self, id: &str, before: &Document) -> Result<Option<u64>, StoreError> {
+        let key = RecordKey::new(Kind::Person, id);
+        match self.agreed_or_sent(&key, before)? {
+            Some(agreed) if self.is_rewritten(&key, &agreed, before)? => self.unsent_since(id),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whom the centre has as far as is known, or will have if what is on its way arrives. `before` is who was here before the
+    /// present write.
+    fn agreed_or_sent(&self, key: &RecordKey, before: &Document) -> Result<Option<Document>, StoreError> {
+        Ok(match self.base_if_dirty(key)? {
+            None => Some(before.clone()),
+            Some(Base::Document(agreed)) => Some(agreed).filter(|agreed| !agreed.is_empty()),
+            Some(Base::Absent) => match self.intent(key)?.map(|intent| intent.write) {
+                Some(IntentWrite::Insert(sent)) => Some(sent),
+                _ => None,
+            },
+        })
+    }
+
+    /// The password that this transaction writes as its person's own was given by an administrator's link: nobody has shown the
+    /// former one.
+    pub fn password_is_given(&mut self) {
+        self.password_is_given = true;
+    }
+
+    /// The present write changes the password of the person `id`. Who changes their own, while another human being is written over
+    /// them, got in with the password of the former one, and is that one.
+    pub(super) fn follow_password(
+        &mut self,
+        id: &str,
+        (old, new): (&RawDocument, &RawDocument),
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let is_own = matches!(actor, Actor::Person(account) if fold_account(account) == fold_account(id));
+        let (Some(before), Some(now)) = (password_in(old), password_in(new)) else {
+            return Ok(());
+        };
+        if !is_own || self.password_is_given || before == now {
+            return Ok(());
+        }
+        let Some(mut former) = self.written_over_body(id)? else {
+            return Ok(());
+        };
+        if former.get_str(PASSWORD).ok() != Some(before) {
+            return Ok(());
+        }
+        former.insert(PASSWORD, now);
+        let mut row = self.noted_holder(id)?.unwrap_or_default();
+        let former = encode(&former)?;
+        let former = RawDocument::from_bytes(&former).map_err(|_| damaged("a person"))?;
+        row.insert(FORMER, kept(id, former));
+        self.note_holder_identity(id, Some(&row))
+    }
+
+    /// Nothing of the person `id` is left to be sent: who was written over is known at the centre as they are, or is nobody's
+    /// question any more.
+    pub(crate) fn forget_written_over(&mut self, id: &str) -> Result<(), StoreError> {
+        let Some(mut row) = self.noted_holder(id)? else {
+            return Ok(());
+        };
+        let was = row.len();
+        row.remove(FIRST_WRITE);
+        row.remove(FORMER);
+        match row.len() == was {
+            true => Ok(()),
+            // They came to have the account as they are in it.
+            false => self.note_holder_identity(id, Some(&row)),
+        }
+    }
+}
+
+fn password_in(person: &RawDocument) -> Option<&str> {
+    person.get_str(PASSWORD).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn a_body_that_rotted_is_not_known() {
+        let body = encode(&doc! {"_id": "ANA001", "password": "$2b$04$x"}).expect("bytes");
+        let Bson::Binary(kept) = kept("ANA001", RawDocument::from_bytes(&body).expect("a document")) else {
+            panic!("bytes are kept")
+        };
+        assert_eq!(opened("ANA001", &kept.bytes), Some(doc! {"_id": "ANA001", "password": "$2b$04$x"}));
+        assert_eq!(opened("BOB002", &kept.bytes), None);
+        for at in 0..kept.bytes.len() {
+            let mut bytes = kept.bytes.clone();
+            bytes[at] ^= 4;
+            assert_eq!(opened("ANA001", &bytes), None, "byte {at}");
+        }
+        for length in 0..8 {
+            assert_eq!(opened("ANA001", &kept.bytes[..length]), None);
+        }
+    }
+}
