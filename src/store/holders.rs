@@ -81,6 +81,9 @@ impl Tx<'_> {
         actor: &Actor,
     ) -> Result<(), StoreError> {
         let Some(old) = old else {
+            if *actor != Actor::Centre && !self.keeps_holder {
+                self.note_made_anew(id, &identity_in(new)?)?;
+            }
             return self.end_emergencies_at(id);
         };
         let (before, now) = (identity_in(old)?, identity_in(new)?);

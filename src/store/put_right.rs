@@ -12,10 +12,10 @@ use bson::doc;
 use redb::backends::FileBackend;
 use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value, WriteTransaction};
 
+use super::carry::Carry;
 use super::fields::{Fields, unless_unreadable};
 use super::overlay::{Rehearsed, refuse_cut_off, rehearse, unpanicked};
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
-use super::records::Carry;
 use super::reindex::{drop_indexes, is_index};
 use super::rows::{DamagedRow, Ledger, RowName, RowsDefinition};
 use super::sealed::{BLOCKS_AT, Sealed, store_sealed_with};

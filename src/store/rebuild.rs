@@ -9,9 +9,9 @@ use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableHandle as
 
 use super::audit::META_SERVING;
 use super::backup::{Ascending, Frame, Manifest, Reading, StreamError, write_rows};
+use super::carry::Carry;
 use super::file::new_database;
 use super::overlay::caught;
-use super::records::Carry;
 use super::rows::{RowName, RowsDefinition, View};
 use super::tables::{EachTable, FORMAT_VERSION, JOURNAL, META, META_FORMAT, META_JOURNAL_START, each_table};
 use super::{StoreError, StoreKey, StoreOptions, Tx, writer};

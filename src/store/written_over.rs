@@ -18,7 +18,7 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// In the row of a person who was written over another one: behind which number of the journal that began.
 const FIRST_WRITE: &str = "written_over";
-/// In the same row: who was here before that write.
+/// In the same row: who was here before that write; `null` if nobody was, so that nothing in the record is of a former one.
 const FORMER: &str = "former";
 /// What opens an account.
 const PASSWORD: &str = "password";
@@ -73,10 +73,9 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let written_over = self.written_over_since(id, before)?;
         let former = match written_over {
-            Some(_) => self.written_over_body(id)?,
-            None => Some(Document::try_from(old).map_err(|_| damaged("a person"))?),
+            Some(_) => self.noted_holder(id)?.and_then(|row| row.get(FORMER).cloned()),
+            None => Some(kept(id, old)),
         };
-        let former = former.map(|former| encode(&former)).transpose()?;
         self.note_late_of_former(id, before, now)?;
         self.note_holder(id, true)?;
         let first = match written_over {
@@ -85,10 +84,25 @@ impl Tx<'_> {
         };
         let mut known = now.clone();
         known.insert(FIRST_WRITE, first as i64);
-        if let Some(former) = former.as_deref().and_then(|former| RawDocument::from_bytes(former).ok()) {
-            known.insert(FORMER, kept(id, former));
-        }
+        known.extend(former.map(|former| (FORMER.to_owned(), former)));
         self.note_holder_identity(id, Some(&known))
+    }
+
+    /// The person `id` is made on this node where nobody is, as `now`, before the delete of the one whom the centre has was sent.
+    pub(super) fn note_made_anew(&mut self, id: &str, now: &Document) -> Result<(), StoreError> {
+        let key = RecordKey::new(Kind::Person, id);
+        match self.base_if_dirty(&key)? {
+            Some(Base::Document(agreed)) if !same_identity(&agreed, now) => {}
+            _ => return Ok(()),
+        }
+        let mut known = self.noted_holder(id)?.unwrap_or_else(|| now.clone());
+        known.entry(FORMER.to_owned()).or_insert(Bson::Null);
+        self.note_holder_identity(id, Some(&known))
+    }
+
+    /// Whether nobody was here when the person `id` was made, whom the centre does not know.
+    pub(crate) fn is_made_anew(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.noted_holder(id)?.is_some_and(|row| row.get(FORMER) == Some(&Bson::Null)))
     }
 
     /// The person `before` stood at the centre once, is gone there, and was to be put there again. What waits to be sent for them

@@ -73,12 +73,15 @@ pub(super) struct Former {
     agreed: Document,
     /// As they were here before that write, with what was not sent; `None` where that is not known.
     here: Option<Document>,
+    /// Nobody was here then: the other one was made after a delete, and nothing of them is these people's.
+    is_apart: bool,
 }
 
 impl Former {
     /// `agreed` is who the centre had when another one was written over the person `key`.
     pub(super) fn of(tx: &Tx<'_>, key: &RecordKey, agreed: &Document) -> Result<Former, StoreError> {
-        Ok(Former { agreed: agreed.clone(), here: tx.written_over_body(&key.id)? })
+        let here = tx.written_over_body(&key.id)?;
+        Ok(Former { agreed: agreed.clone(), here, is_apart: tx.is_made_anew(&key.id)? })
     }
 
     /// Who was here before the rewrite, if all of that is about them: where the rewrite came step by step, nobody knows of which of
@@ -108,7 +111,8 @@ impl Former {
         let mut person = person.clone();
         let is_theirs = |field: &str| {
             let is_in = |former: &Document| former.get(field) == person.get(field);
-            person.get(field).is_some() && (is_in(&self.agreed) || self.here.as_ref().is_none_or(is_in))
+            let may_be_in = |here: Option<&Document>| here.map_or(!self.is_apart, is_in);
+            person.get(field).is_some() && (is_in(&self.agreed) || may_be_in(self.here.as_ref()))
         };
         let (has_password, has_roles) = (is_theirs(PASSWORD), is_theirs(ROLES));
         if has_password {
