@@ -235,3 +235,27 @@ async fn a_password_that_was_left_in_a_record_at_the_centre_opens_nothing_once_t
         }
     }
 }
+
+/// Nothing of the first one is in the record of somebody who was made after she was deleted here, also if they are corrected, and
+/// also if she goes at the centre before her delete was sent.
+#[tokio::test]
+async fn who_was_made_after_a_delete_keeps_what_they_were_given() {
+    for is_corrected in [false, true] {
+        let south = Clinic::new();
+        south.there(Person, with(ana(), doc! {"password": SENT, "roles": ["nurse"], "active": true}));
+        south.round().await;
+        south.delete(Person, ACCT).await;
+        let his = doc! {"password": HIS, "roles": ["doctor"], "active": true};
+        south.edit(Person, with(carlos(), his)).await;
+        if is_corrected {
+            south.edit(Person, with(south.here(Person, ACCT).unwrap(), doc! {"lastname": "Duran"})).await;
+        }
+        south.sim.remove(Person, ACCT);
+        south.round().await;
+        for carlos in [south.here(Person, ACCT), south.at_centre(Person, ACCT)] {
+            assert_eq!(password(carlos.clone()).as_deref(), Some(HIS), "{is_corrected}");
+            assert_eq!(roles(carlos), ["doctor"], "{is_corrected}");
+        }
+        south.assert_settled().await;
+    }
+}
