@@ -325,6 +325,20 @@ proptest! {
     }
 
     #[test]
+    fn conflicts_without_a_base_show_what_both_have(schema in schema(), (_, local, remote) in triple()) {
+        laws::conflicts_without_a_base_show_what_both_have(schema, &local, &remote);
+    }
+
+    #[test]
+    fn delivered_edits_are_kept_or_asked_about(
+        schema in schema(), has_base in any::<bool>(), (base, delivered, remote) in triple(), since in edits()
+    ) {
+        let local = edited(&delivered, &since);
+        let base = has_base.then_some(&base);
+        laws::delivered_edits_are_kept_or_asked_about(schema, (base, &delivered), &local, &remote);
+    }
+
+    #[test]
     fn records_made_on_both_sides_unite(schema in schema(), (local, remote) in pair()) {
         laws::records_made_on_both_sides_unite(schema, &local, &remote);
     }

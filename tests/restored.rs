@@ -12,6 +12,8 @@ mod delivered_person;
 mod former;
 #[path = "restored/images.rs"]
 mod images;
+#[path = "restored/new_edits.rs"]
+mod new_edits;
 #[path = "restored/passed_on.rs"]
 mod passed_on;
 #[path = "restored/reused.rs"]

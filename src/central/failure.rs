@@ -34,7 +34,7 @@ impl CentralError {
     /// With the place where it happened, unless that is known, or it happened before any command: a connection is made
     /// when it is needed, and a login or a certificate that is refused has a stage of its own.
     pub(crate) fn at(mut self, place: impl FnOnce(&Cause) -> Trouble) -> CentralError {
-        if matches!(&self, CentralError::Refused(cause) if cause.code().is_none()) {
+        if matches!(&self, CentralError::Refused(cause) if cause.known_code().is_none()) {
             return self;
         }
         let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) =
@@ -90,6 +90,8 @@ impl CentralError {
 pub struct Cause {
     words: String,
     code: Option<i32>,
+    /// A code that only says what mends it: a write that was carried out and is not confirmed, a login that failed on the way.
+    told_code: Option<i32>,
     is_of_centre: bool,
     place: Option<Box<Trouble>>,
 }
@@ -97,7 +99,17 @@ pub struct Cause {
 impl Cause {
     /// A server has answered with this error, about what was asked or about all that it is asked now.
     pub(crate) fn answered(code: i32, words: String, is_of_centre: bool) -> Cause {
-        Cause { words, code: Some(code), is_of_centre, place: None }
+        Cause { words, code: Some(code), told_code: None, is_of_centre, place: None }
+    }
+
+    /// A server has said this, and nothing is concluded from the code about what was asked.
+    pub(crate) fn told(code: i32, words: String) -> Cause {
+        Cause { told_code: Some(code), ..Cause::from(words) }
+    }
+
+    /// The code of the answer, or the one that was told with it.
+    pub(crate) fn known_code(&self) -> Option<i32> {
+        self.code.or(self.told_code)
     }
 
     pub(crate) fn is_answer(&self) -> bool {
@@ -118,7 +130,7 @@ impl From<&str> for Cause {
 
 impl From<String> for Cause {
     fn from(words: String) -> Cause {
-        Cause { words, code: None, is_of_centre: false, place: None }
+        Cause { words, code: None, told_code: None, is_of_centre: false, place: None }
     }
 }
 

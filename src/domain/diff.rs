@@ -48,8 +48,7 @@ pub fn is_divisible(document: &Document) -> bool {
 
 /// The difference that turns `from` into `to`.
 pub fn diff(from: &Document, to: &Document) -> Diff {
-    let mut changes = Vec::new();
-    collect(&mut Vec::new(), from, to, &mut changes);
+    let changes = differences(from, to, &[]);
     if changes.is_empty() {
         Diff::Same
     } else if changes.iter().any(|change| !is_addressable(&change.path[0])) {
@@ -59,19 +58,34 @@ pub fn diff(from: &Document, to: &Document) -> Diff {
     }
 }
 
-fn collect(path: &mut Path, from: &Document, to: &Document, changes: &mut Vec<Change>) {
+/// The values in which two versions differ: `from` in the first, `to` in the second. Fields of `whole_fields` are one value
+/// each, and so is a top-level field that cannot be addressed. The paths are disjoint.
+pub fn differences(from: &Document, to: &Document, whole_fields: &[&str]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    collect(&mut Path::new(), from, to, whole_fields, &mut changes);
+    changes
+}
+
+fn collect(
+    path: &mut Path,
+    from: &Document,
+    to: &Document,
+    whole_fields: &[&str],
+    changes: &mut Vec<Change>,
+) {
     let added = to.keys().filter(|key| !from.contains_key(key.as_str()));
     for key in from.keys().chain(added) {
         let (old, new) = (from.get(key), to.get(key));
         if same_option(old, new) || (path.is_empty() && is_identity(key)) {
             continue;
         }
+        let is_whole = path.is_empty() && whole_fields.contains(&key.as_str());
         path.push(key.clone());
         match (old, new) {
             (Some(Bson::Document(old)), Some(Bson::Document(new)))
-                if is_addressable(key) && is_divisible(old) && is_divisible(new) =>
+                if !is_whole && is_addressable(key) && is_divisible(old) && is_divisible(new) =>
             {
-                collect(path, old, new, changes);
+                collect(path, old, new, whole_fields, changes);
             }
             _ => changes.push(Change { path: path.clone(), from: old.cloned(), to: new.cloned() }),
         }

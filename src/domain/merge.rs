@@ -12,7 +12,7 @@
 use bson::{Bson, Document};
 
 use super::active::{ACTIVE, opens};
-use super::diff::{Path, is_addressable, is_divisible, is_identity};
+use super::diff::{Change, Path, differences, is_addressable, is_divisible, is_identity};
 use super::identity::value_of;
 use super::record::Kind;
 use super::same_meaning::same_meaning_option;
@@ -212,6 +212,25 @@ impl FieldMerge<'_> {
 
     fn is_last_writer_field(&self) -> bool {
         self.path.len() == 1 && self.schema.last_writer_fields.contains(&self.path[0].as_str())
+    }
+}
+
+/// The values in which two versions differ, each at a path at which a merge would find a conflict: fields that are one value
+/// stay whole, and who wrote a record last is no difference.
+pub fn differing_values(schema: &Schema, ours: &Document, theirs: &Document) -> Vec<Change> {
+    let is_stamp_of_both = |field: &str| {
+        schema.last_writer_fields.contains(&field) && is_stamp(ours.get(field)) && is_stamp(theirs.get(field))
+    };
+    let mut changes = differences(ours, theirs, schema.whole_fields);
+    changes.retain(|change| change.path.first().is_none_or(|field| !is_stamp_of_both(field)));
+    changes
+}
+
+/// The path under which a conflict over the value at `path` is kept: a part of a field that is one value is never decided alone.
+pub fn conflict_path(schema: &Schema, path: &[String]) -> Path {
+    match path.first() {
+        Some(field) if schema.whole_fields.contains(&field.as_str()) => vec![field.clone()],
+        _ => path.to_vec(),
     }
 }
 

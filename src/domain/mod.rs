@@ -22,6 +22,7 @@ mod identity;
 pub mod json;
 pub mod merge;
 pub mod moment;
+pub mod overwritten;
 pub mod rebuild;
 pub mod record;
 pub mod same_meaning;

@@ -8,7 +8,7 @@
 use bson::{Bson, Document};
 
 use super::diff::{Change, Path, get, is_addressable, is_divisible, is_identity, set};
-use super::merge::{REUSED_FIELDS_MIN, identity_differences};
+use super::merge::{REUSED_FIELDS_MIN, conflict_path, identity_differences};
 use super::record::Kind;
 use super::same_meaning::same_edit;
 use super::schema::{Owner, Schema};
@@ -158,9 +158,10 @@ pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[Ow
         }
         for change in written {
             let is_latest = same_option(get(agreed, &change.path), change.to.as_ref());
-            if is_latest && !stands(&change) && !later.iter().any(|known| known.path == change.path) {
-                let to = get(remote, &change.path).cloned();
-                later.push(Change { path: change.path, from: change.to, to });
+            let path = conflict_path(kind.schema(), &change.path);
+            if is_latest && !stands(&change) && !later.iter().any(|known| known.path == path) {
+                let (from, to) = (get(agreed, &path).cloned(), get(remote, &path).cloned());
+                later.push(Change { path, from, to });
             }
         }
     }

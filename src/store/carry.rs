@@ -18,6 +18,8 @@ pub(crate) struct Carry {
     /// Whether a change of this process has been written, and whether one has been committed.
     pub(crate) is_boot_written: bool,
     pub(crate) is_boot_kept: bool,
+    /// The number of the last change that this process found in the store.
+    pub(crate) found: Option<u64>,
     /// Counts the intents opened and settled in this process.
     pub(crate) touches: u64,
     /// The count at which a record's intent was last opened or settled: a read sent before that must not be
@@ -44,6 +46,7 @@ impl Default for Carry {
             boot: boot[..BOOT_NAME_CHARS].to_owned(),
             is_boot_written: false,
             is_boot_kept: false,
+            found: None,
             touches: 0,
             touched: HashMap::new(),
             departed_max: 0,
@@ -53,5 +56,12 @@ impl Default for Carry {
             audit_keep_ms: Arc::default(),
             ignores_active: Arc::default(),
         }
+    }
+}
+
+impl Carry {
+    /// The number of the last change of earlier processes.
+    pub(super) fn found(&self) -> u64 {
+        self.found.unwrap_or_default()
     }
 }

@@ -5,7 +5,7 @@
 //! node has delivered, by number in the journal. An image goes on counting where it was, so the same numbers come up
 //! again for other edits; each process that edits has a name, which tells them apart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
@@ -16,12 +16,10 @@ use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use super::trash::TrashState;
 use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, Path, diff, get, set};
-use crate::domain::merge::{Clash, IDENTITY_FIELDS, Side};
+use crate::domain::diff::{Path, get};
+use crate::domain::merge::{Clash, Side};
+use crate::domain::overwritten::overwritten;
 use crate::domain::record::{Kind, RecordKey};
-use crate::domain::same_meaning::same_edit_option;
-use crate::domain::schema::Schema;
-use crate::domain::value::same_document;
 
 /// The processes that edited this store: names, and the number of the first change of each.
 const META_BOOTS: &str = "boots";
@@ -99,64 +97,6 @@ fn store_id_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result
     meta.get(META_BOOTS)?.map_or(Ok(None), |row| text_of_boots(row.value(), "store"))
 }
 
-/// In a row of what was delivered: [`Compared::unknown_identity`].
-const IDENTITY: &str = "identity";
-
-/// What nothing here tells of what was delivered.
-#[derive(Default)]
-struct Unknown {
-    /// The paths that were removed since.
-    unclear: Vec<String>,
-    /// See [`Compared::unknown_identity`].
-    identity: Vec<&'static str>,
-}
-
-/// The paths of a record whose edits are delivered in part.
-#[derive(Default)]
-struct Edited {
-    /// Empty for the record as a whole.
-    delivered: BTreeSet<String>,
-    since: BTreeSet<String>,
-}
-
-impl Edited {
-    /// The fields by which people are told apart that were written since, so that nothing here tells who was delivered.
-    fn unknown_identity(&self, delivered: &Document) -> Vec<&'static str> {
-        let is_unknown = |field: &&str| self.since.contains(*field) && !delivered.contains_key(*field);
-        IDENTITY_FIELDS.into_iter().filter(is_unknown).collect()
-    }
-
-    /// What was delivered, made of the document as it is now and of what was agreed on before; and the paths that were
-    /// removed since where nothing tells what was delivered. `None` if the whole was written since.
-    fn undone(&self, document: &Document, agreed: Option<&Document>) -> Option<(Document, Vec<String>)> {
-        let (mut before, mut unclear) = (document.clone(), Vec::new());
-        for path in &self.since {
-            if path.is_empty() {
-                return None;
-            }
-            let steps = steps(path);
-            match (self.delivered.iter().any(|delivered| overlap(delivered, path)), get(document, &steps)) {
-                (false, _) => {
-                    set(&mut before, &steps, agreed.and_then(|agreed| get(agreed, &steps)).cloned())
-                }
-                (true, Some(_)) => set(&mut before, &steps, None),
-                (true, None) => unclear.push(path.clone()),
-            }
-        }
-        Some((before, unclear))
-    }
-}
-
-fn steps(path: &str) -> Path {
-    path.split('.').map(str::to_owned).collect()
-}
-
-/// Whether one of two paths is a part of the other.
-fn overlap(a: &str, b: &str) -> bool {
-    let (a, b) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    a.is_empty() || b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
 impl Tx<'_> {
     /// The first change of this process is about to get this number.
     pub(super) fn note_boot(&mut self, sequence: u64) -> Result<(), StoreError> {
@@ -222,8 +162,9 @@ impl Tx<'_> {
     }
 
     /// This store goes on under another name, and `delivered` is what the rows of earlier ones say: edits that wait
-    /// here and are delivered are not new. What the centre has of them since is compared when it is read
-    /// ([`Tx::compare_delivered`]).
+    /// here and are delivered are not new. Those that a later process has made are, whatever their number: the record counts
+    /// as delivered in the version that the earlier ones left ([`super::unsent_versions`]). What the centre has since is
+    /// compared when it is read ([`Tx::compare_delivered`]).
     pub fn settle_delivered(&mut self, delivered: &[Delivered]) -> Result<(), StoreError> {
         let boots = boots_known(&self.meta)?;
         let has = |sequence| delivered.iter().any(|row| row.has(sequence, &boots));
@@ -232,71 +173,66 @@ impl Tx<'_> {
             let (at, _) = entry?;
             let (_, sequence, code, id) = at.value();
             if has(sequence) {
-                due.push((RecordKey::new(kind_of(code)?, id), sequence));
+                due.push(RecordKey::new(kind_of(code)?, id));
             }
         }
-        let Some(first) = due.iter().map(|(_, sequence)| *sequence).min() else {
-            return Ok(());
-        };
-        let mut edited: BTreeMap<RecordKey, Edited> = BTreeMap::new();
-        let by_centre = Actor::Centre.to_string();
-        // An edit that cannot be read counts as delivered: if it was not, it becomes a conflict, and is not lost.
-        for entry in self.journal.range(first..)?.sound() {
-            let (sequence, row) = entry?;
-            let row = Fields::of(row.value(), "a row of the journal")?;
-            if row.text("actor")? != by_centre {
-                let edited = edited.entry(row.key()?).or_default();
-                let paths = if has(sequence.value()) { &mut edited.delivered } else { &mut edited.since };
-                paths.extend(row.texts("paths")?);
-            }
-        }
-        for (key, _) in due {
-            let edited = edited.get(&key).filter(|edited| !edited.since.is_empty());
+        let left = self.take_unsent_versions()?;
+        for key in due {
+            // An edit of which nothing tells that it is new counts as delivered: if it was not, it becomes a conflict, and is
+            // not lost.
+            let version = left.get(&key).and_then(|left| left.before(|change| !has(change)));
             // What cannot be read is not sent.
-            self.sparing(&key, |tx| tx.settle_delivered_edits(&key, edited))?;
+            self.sparing(&key, |tx| tx.settle_delivered_edits(&key, version))?;
+        }
+        for (key, left) in left.iter().filter(|(_, left)| left.is_deleted && has(left.first)) {
+            let Some(Some(version)) = left.before(|change| !has(change)) else {
+                continue;
+            };
+            self.sparing(key, |tx| tx.settle_unsent_delete(key, version))?;
         }
         Ok(())
     }
 
-    fn settle_delivered_edits(&mut self, key: &RecordKey, edited: Option<&Edited>) -> Result<(), StoreError> {
+    /// `left` is the record as the processes left it whose edits are delivered, if it was edited since.
+    fn settle_delivered_edits(
+        &mut self,
+        key: &RecordKey,
+        left: Option<Option<&Document>>,
+    ) -> Result<(), StoreError> {
         let local = self.document(key)?;
+        let delivered = left.unwrap_or(local.as_ref());
         if key.kind == Kind::Person
-            && let (Some(now), Base::Document(agreed)) = (&local, self.base(key)?)
+            && let (Some(delivered), Base::Document(agreed)) = (delivered, self.base(key)?)
             && !agreed.is_empty()
-            && self.is_rewritten(key, &agreed, now)?
+            && self.is_rewritten(key, &agreed, delivered)?
         {
             // Never sent before it was decided whether they are the same. Where the image was made that may have been
             // decided in any way, and left nothing that waits.
             return Ok(());
         }
-        match edited {
-            None => self.settle_delivered_record(key, local.as_ref(), local.clone(), Unknown::default())?,
+        if left.is_some() && self.has_intent(key)? {
             // The intent tells what was sent.
-            Some(_) if self.has_intent(key)? => {}
-            // If the whole was written again, all of it counts as edited here.
-            Some(edited) => {
-                let base = self.base(key)?;
-                let undone = local.as_ref().and_then(|local| edited.undone(local, base.document()));
-                if let Some((before, unclear)) = undone {
-                    let identity = match key.kind {
-                        Kind::Person => edited.unknown_identity(&before),
-                        _ => Vec::new(),
-                    };
-                    let unknown = Unknown { unclear, identity };
-                    self.settle_delivered_record(key, local.as_ref(), Some(before), unknown)?;
-                }
-            }
+            return Ok(());
         }
-        Ok(())
+        self.settle_delivered_record(key, local.as_ref(), delivered)
     }
 
-    /// `delivered` is what the centre was given of the record, which is `local` by now, but for what is `unknown`.
+    /// A record that only this node had, as far as it knew, and that was deleted here: the centre has it as it was `left`. The
+    /// delete is still to be sent.
+    fn settle_unsent_delete(&mut self, key: &RecordKey, left: &Document) -> Result<(), StoreError> {
+        if self.docs.contains(row_key(key))? || !self.is_clean(key)? {
+            return Ok(());
+        }
+        self.reopen_trash(key)?;
+        self.settle_delivered_record(key, None, Some(left))
+    }
+
+    /// `delivered` is what the centre was given of the record, which is `local` by now.
     fn settle_delivered_record(
         &mut self,
         key: &RecordKey,
         local: Option<&Document>,
-        delivered: Option<Document>,
-        unknown: Unknown,
+        delivered: Option<&Document>,
     ) -> Result<(), StoreError> {
         if let Some(intent) = self.intent(key)? {
             self.settle_intent(key, intent.number, false)?;
@@ -304,17 +240,11 @@ impl Tx<'_> {
         let base = self.base(key)?;
         let mut row = Document::new();
         row.extend(base.document().cloned().map(|base| ("base".to_owned(), base.into())));
-        row.extend(delivered.clone().map(|delivered| ("local".to_owned(), delivered.into())));
-        if !unknown.unclear.is_empty() {
-            row.insert("unclear", unknown.unclear);
-        }
-        if !unknown.identity.is_empty() {
-            row.insert(IDENTITY, unknown.identity);
-        }
+        row.extend(delivered.cloned().map(|delivered| ("local".to_owned(), delivered.into())));
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
         self.ask_again(key, super::Reread::default())?;
-        self.put_base(key, &base, local, &Base::from(delivered), &Actor::Centre)?;
-        if local.is_none() {
+        self.put_base(key, &base, local, &Base::from(delivered.cloned()), &Actor::Centre)?;
+        if local.is_none() && delivered.is_none() {
             self.settle_trash(key, TrashState::Done)?;
         }
         self.wrote();
@@ -322,11 +252,12 @@ impl Tx<'_> {
     }
 
     /// Where the centre holds something else now than what was delivered, that stands and the other is a conflict:
-    /// somebody has changed it since, or an edit was taken for delivered by mistake. Values that mean the same are no
-    /// conflict: nothing of the edit is lost. `None` if nothing was delivered.
+    /// somebody has changed it since, or an edit was taken for delivered by mistake. `None` if nothing was delivered.
+    /// `local` is what is here.
     pub fn compare_delivered(
         &mut self,
         key: &RecordKey,
+        local: Option<&Document>,
         remote: Option<&Document>,
     ) -> Result<Option<Compared>, StoreError> {
         let Some(row) = self.delivered.take(row_key(key))?.map(|row| tables::decode(&row)) else {
@@ -334,10 +265,10 @@ impl Tx<'_> {
         };
         self.wrote();
         let row = row?;
-        let clashes = clashes(&row, remote, key.kind.schema());
-        let identity = row.get_array(IDENTITY).into_iter().flatten().filter_map(Bson::as_str);
-        let unknown_identity = identity.map(str::to_owned).collect();
-        Ok(Some(Compared { clashes, base: row.get_document("base").ok().cloned(), unknown_identity }))
+        let (base, delivered) = (row.get_document("base").ok(), row.get_document("local").ok());
+        let mut clashes = removed_unclearly(&row, remote);
+        clashes.extend(overwritten(key.kind.schema(), base, delivered, local, remote));
+        Ok(Some(Compared { clashes, base: base.cloned() }))
     }
 }
 
@@ -347,52 +278,18 @@ pub struct Compared {
     pub clashes: Vec<Clash>,
     /// What was agreed on before.
     pub base: Option<Document>,
-    /// Of a person: the fields by which people are told apart of which nothing here tells what was delivered.
-    pub unknown_identity: Vec<String>,
 }
 
-fn clashes(row: &Document, remote: Option<&Document>, schema: &Schema) -> Vec<Clash> {
-    let (base, local) = (row.get_document("base").ok(), row.get_document("local").ok());
-    let whole = |base: Option<&Document>| Clash {
-        path: Vec::new(),
-        base: base.cloned().map(Bson::Document),
-        local: local.cloned().map(Bson::Document),
-        remote: remote.cloned().map(Bson::Document),
-        stands: Side::Remote,
-    };
+/// In rows of earlier versions, fields that were removed after the image was put back: it was not known what had been
+/// delivered of them.
+fn removed_unclearly(row: &Document, remote: Option<&Document>) -> Vec<Clash> {
     let unclear = row.get_array("unclear").into_iter().flatten().filter_map(Bson::as_str);
-    // It is not known whether what stands there is what was removed here.
-    let removed = unclear.map(steps).filter_map(|path| {
+    let removed = unclear.filter_map(|path| {
+        let path: Path = path.split('.').map(str::to_owned).collect();
         let remote = get(remote?, &path)?.clone();
         Some(Clash { path, base: None, local: None, remote: Some(remote), stands: Side::Remote })
     });
-    let mut clashes: Vec<Clash> = removed.collect();
-    clashes.extend(match (local, remote) {
-        (None, None) => Vec::new(),
-        (Some(local), Some(remote)) if same_document(local, remote) => Vec::new(),
-        (Some(local), Some(remote)) => {
-            let nothing = Document::new();
-            let Diff::Fields(changes) = diff(base.unwrap_or(&nothing), local) else {
-                clashes.push(whole(base));
-                return clashes;
-            };
-            let differing = changes.into_iter().filter(|change| {
-                let (there, here) = (get(remote, &change.path), change.to.as_ref());
-                change.path.first().is_none_or(|field| field != "_id")
-                    && !same_edit_option(schema, &change.path, there, here)
-            });
-            let clash = |change: crate::domain::diff::Change| Clash {
-                base: change.from,
-                local: change.to,
-                remote: get(remote, &change.path).cloned(),
-                path: change.path,
-                stands: Side::Remote,
-            };
-            differing.map(clash).collect()
-        }
-        _ => vec![whole(base)],
-    });
-    clashes
+    removed.collect()
 }
 
 impl Snapshot {

@@ -78,6 +78,7 @@ mod trash_age;
 mod trial;
 mod undecided;
 mod undelete;
+mod unsent_versions;
 mod unsettled;
 mod upgrade;
 mod upkeep;

@@ -34,6 +34,7 @@ pub struct Tx<'t> {
     pub(crate) held: Rows<'t, RowKey>,
     pub(crate) held_of: Table<'t, (&'static str, u8, &'static str), ()>,
     pub(crate) delivered: Rows<'t, RowKey>,
+    pub(super) unsent_versions: Rows<'t, RowKey>,
     pub(crate) undecided: Rows<'t, RowKey>,
     pub(crate) waiting: Rows<'t, RowKey>,
     pub(crate) former_dates: Rows<'t, RowKey>,
@@ -117,6 +118,7 @@ impl<'t> Tx<'t> {
         let journal = open_for_writing(transaction, &ledger, JOURNAL)?;
         let meta = open_for_writing(transaction, &ledger, META)?;
         let sequence = last_sequence(&journal, &meta)?;
+        carry.found.get_or_insert(sequence);
         Ok(Tx {
             docs: Noticing::new(open_for_writing(transaction, &ledger, DOCS)?),
             base: open_for_writing(transaction, &ledger, BASE)?,
@@ -126,6 +128,7 @@ impl<'t> Tx<'t> {
             held: open_for_writing(transaction, &ledger, HELD)?,
             held_of: open_for_writing(transaction, &ledger, HELD_OF)?,
             delivered: open_for_writing(transaction, &ledger, DELIVERED)?,
+            unsent_versions: open_for_writing(transaction, &ledger, UNSENT_VERSIONS)?,
             undecided: open_for_writing(transaction, &ledger, UNDECIDED)?,
             waiting: open_for_writing(transaction, &ledger, WAITING)?,
             former_dates: open_for_writing(transaction, &ledger, FORMER_DATES)?,
@@ -397,6 +400,8 @@ impl<'t> Tx<'t> {
         };
         if differs || self.has_intent(key)? {
             self.keep_base(key, base, new.is_none(), actor)?;
+        } else if new.is_none() && *actor != Actor::Centre {
+            self.keeping_unsent_delete(key, |tx| tx.drop_base(key))?;
         } else {
             self.drop_base(key)?;
         }
@@ -462,6 +467,7 @@ impl<'t> Tx<'t> {
         paths: &[String],
         actor: &Actor,
     ) -> Result<(), StoreError> {
+        self.keep_unsent_version(key, old, actor)?;
         match new {
             Some(bytes) => self.docs.insert(row_key(key), bytes)?,
             None => {
@@ -543,6 +549,7 @@ impl<'t> Tx<'t> {
             if key.kind == Kind::Person && unless_damaged(self.hold(&key.id))? == Some(None) {
                 self.forget_written_over(&key.id)?;
             }
+            self.forget_unsent_version(key)?;
             self.writes += 1;
         }
         Ok(())

@@ -180,6 +180,7 @@ impl Tx<'_> {
             "base" => remove!(self.base, RowKey, key),
             "intent" => remove!(self.intent, RowKey, key),
             "delivered" => remove!(self.delivered, RowKey, key),
+            "unsent_versions" => remove!(self.unsent_versions, RowKey, key),
             "undecided" => remove!(self.undecided, RowKey, key),
             "ghost" => remove!(self.ghost, RowKey, key),
             "dead" => remove!(self.dead, RowKey, key),
@@ -409,7 +410,14 @@ mod tests {
     /// A damaged row in every table that has checksums and is not about a record alone.
     fn damage(tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let (person, id) = (Kind::Person.schema().code, "ana");
-        for rows in [&mut tx.dead, &mut tx.held, &mut tx.waiting, &mut tx.restore, &mut tx.former_dates] {
+        for rows in [
+            &mut tx.dead,
+            &mut tx.held,
+            &mut tx.waiting,
+            &mut tx.restore,
+            &mut tx.former_dates,
+            &mut tx.unsent_versions,
+        ] {
             rows.insert_damaged((person, id), &row())?;
         }
         for rows in [

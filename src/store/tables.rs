@@ -39,6 +39,8 @@ pub(crate) const HELD: RowsDefinition<RowKey> = RowsDefinition::new("held");
 pub(crate) const HELD_OF: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("held_of");
 /// (kind, id) -> what was agreed and what was delivered of a record under the old name of this node, until it is read.
 pub(crate) const DELIVERED: RowsDefinition<RowKey> = RowsDefinition::new("delivered");
+/// (kind, id) -> an unsent record as earlier processes left it (`unsent_versions.rs`). Only where a later one has changed it.
+pub(crate) const UNSENT_VERSIONS: RowsDefinition<RowKey> = RowsDefinition::new("unsent_versions");
 /// (kind, id) -> [`super::Undecided`]: records that wait for a decision between the version here and the centre's.
 pub(crate) const UNDECIDED: RowsDefinition<RowKey> = RowsDefinition::new("undecided");
 /// (kind, id) -> [`super::Waiting`]: records that are not sent before something else has happened.
@@ -174,6 +176,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(HELD)?;
     visitor.table(HELD_OF)?;
     visitor.rows(DELIVERED)?;
+    visitor.rows(UNSENT_VERSIONS)?;
     visitor.rows(UNDECIDED)?;
     visitor.rows(WAITING)?;
     visitor.rows(FORMER_DATES)?;

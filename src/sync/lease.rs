@@ -372,6 +372,7 @@ async fn confirm(
                 tx.set_meta(META_REVOKED, None)?;
             }
             tx.set_meta(META_LEASE, Some(&row))?;
+            tx.forget_unsent_versions()?;
             if let Some(head) = &audit {
                 tx.acknowledge_audit(head)?;
             }

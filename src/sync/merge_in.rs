@@ -9,13 +9,13 @@ use super::round::Tally;
 use super::{conflicts, hold, ownerless, restore, undecided};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
-use crate::domain::merge::{Clash, is_other_person, merge, same_identity};
+use crate::domain::merge::{Clash, is_other_person, merge};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
 use crate::store::{
-    Base, Compared, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE, unless_damaged,
+    Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE, unless_damaged,
 };
 
 /// Brings the record to what it is after the centre was seen to hold `remote`, unless that has to wait for a
@@ -73,13 +73,11 @@ fn note_delivered(
     remote: Option<&Document>,
 ) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
-    let Some(clashes) = tx.compare_delivered(key, remote)? else {
+    let Some(clashes) =
+        tx.compare_delivered(key, local, remote)?.filter(|compared| !compared.clashes.is_empty())
+    else {
         return Ok(tally);
     };
-    let is_rewritten = note_rewritten_since(tx, key, local, remote, &clashes)?;
-    if is_rewritten || clashes.clashes.is_empty() {
-        return Ok(tally);
-    }
     let was = local.or(clashes.base.as_ref());
     if is_held(tx, key, [was, remote])? {
         return Ok(tally);
@@ -95,44 +93,6 @@ fn note_delivered(
         tally.conflicts += 1;
     }
     Ok(tally)
-}
-
-/// A person was delivered, and written over since, so that nothing here tells who the centre was given: that is who it has, unless
-/// somebody else has the account there by now. What was delivered is what was agreed on, and the two may be two. Returns whether
-/// they are.
-fn note_rewritten_since(
-    tx: &mut Tx<'_>,
-    key: &RecordKey,
-    local: Option<&Document>,
-    remote: Option<&Document>,
-    compared: &Compared,
-) -> Result<bool, StoreError> {
-    let (Some(local), Some(Base::Document(mut agreed)), false) =
-        (local, tx.base_if_dirty(key)?, compared.unknown_identity.is_empty())
-    else {
-        return Ok(false);
-    };
-    let before = tx.written_over_body(&key.id)?;
-    // Who was written over here before the image was made was never sent.
-    let is_delivered = |before: &Document| {
-        same_identity(before, &agreed)
-            && remote.is_none_or(|remote| is_other_person(Some(before), before, remote))
-    };
-    let Some(delivered) = before.as_ref().filter(|before| is_delivered(before)).or(remote) else {
-        return Ok(false);
-    };
-    for field in &compared.unknown_identity {
-        agreed.extend(delivered.get(field).map(|value| (field.clone(), value.clone())));
-    }
-    if !is_other_person(Some(&agreed), &agreed, local) {
-        return Ok(false);
-    }
-    if !compared.clashes.is_empty() {
-        // Others have changed it since, perhaps: what stands there is theirs.
-        tx.discard_held(key, &agreed)?;
-    }
-    tx.put(key, Some(local), &Base::Document(agreed), &Actor::Centre)?;
-    Ok(true)
 }
 
 /// Whether two people have the account of one of these versions of a record.

@@ -30,6 +30,8 @@ use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, Store
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
 /// What a round says of an error about a single record.
 const NOT_TAKEN: &str = "The centre does not take a record";
+/// What a round says of writes that no majority of the centre confirms.
+const NOT_CONFIRMED: &str = "The centre does not confirm what it was sent";
 /// Bounds of the number of writes sent together.
 const BATCH_WRITES_MIN: usize = 1;
 const BATCH_WRITES_MAX: usize = 500;
@@ -200,7 +202,10 @@ impl Round<'_> {
             let fault = central.take_fault();
             let Sent { written, failure, alone, .. } = sent?;
             if let Some(fault) = alone.or(fault) {
-                self.note_aside(NOT_TAKEN, &fault);
+                let is_answered =
+                    |answer: &Written| matches!(answer, Written::Refused { .. } | Written::Faulty { .. });
+                let is_taken = !written.iter().any(is_answered);
+                self.note_aside(if is_taken { NOT_CONFIRMED } else { NOT_TAKEN }, &fault);
             }
             self.unsent = self.unsent.take().or(failure);
             step("push.sent");

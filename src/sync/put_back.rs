@@ -17,7 +17,8 @@ use super::ownerless::is_nobodys;
 use super::restore::changed_since;
 use super::round::Tally;
 use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, diff, get};
+use crate::domain::diff::{Change, Diff, diff, get, set};
+use crate::domain::merge::conflict_path;
 use crate::domain::rebuild::{OwnWrite, is_earlier, set_back};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
@@ -102,18 +103,21 @@ fn keep(
     own: &[OwnWrite],
 ) -> Result<Tally, StoreError> {
     let (mut told, mut tally) = (Vec::new(), Tally::default());
-    for change in set_back(remote, own) {
+    let mut back = set_back(remote, own);
+    // What was edited here since is a matter for the merge.
+    back.retain(|change| {
         let here = get(local, &change.path);
-        // What was edited here since is a matter for the merge.
-        if same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref()) {
-            tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
-            tally.conflicts += 1;
-            told.push(change.path);
-        }
+        same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref())
+    });
+    for change in as_decided(key.kind, back, local, remote) {
+        tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
+        tally.conflicts += 1;
+        told.push(change.path);
     }
     let is_taken_away = match diff(agreed, remote) {
         Diff::Fields(changes) => {
-            changes.iter().any(|change| change.from.is_some() && !told.contains(&change.path))
+            let is_told = |change: &Change| told.contains(&conflict_path(key.kind.schema(), &change.path));
+            changes.iter().any(|change| change.from.is_some() && !is_told(change))
         }
         _ => !same_document(agreed, remote),
     };
@@ -121,4 +125,51 @@ fn keep(
         tx.keep_in_trash(key, agreed)?;
     }
     Ok(tally)
+}
+
+/// The changes as conflicts over them are decided: parts of a field that is one value become one, with what the node had
+/// written and what stands there.
+fn as_decided(kind: Kind, changes: Vec<Change>, local: &Document, remote: &Document) -> Vec<Change> {
+    let mut written = local.clone();
+    for change in &changes {
+        set(&mut written, &change.path, change.from.clone());
+    }
+    let mut decided: Vec<Change> = Vec::new();
+    for change in changes {
+        let path = conflict_path(kind.schema(), &change.path);
+        if !decided.iter().any(|known| known.path == path) {
+            let (from, to) = (get(&written, &path).cloned(), get(remote, &path).cloned());
+            decided.push(Change { path, from, to });
+        }
+    }
+    decided
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn an_attachment_that_was_put_back_is_one_conflict() {
+        let content = |sha: &str, length: i32| doc! {"sha256": sha, "length": length, "type": "a/b"};
+        let with = |content: Document| doc! {"_id": "d", "fedacct": "P", "content": content};
+        let path = |field: &str| vec!["content".to_owned(), field.to_owned()];
+        let changes = vec![
+            Change { path: path("sha256"), from: Some("new".into()), to: Some("old".into()) },
+            Change { path: path("length"), from: Some(9.into()), to: Some(7.into()) },
+        ];
+        let remote = with(content("old", 7));
+        for local in [with(content("new", 9)), remote.clone()] {
+            let whole = Change {
+                path: vec!["content".to_owned()],
+                from: Some(content("new", 9).into()),
+                to: Some(content("old", 7).into()),
+            };
+            assert_eq!(as_decided(Kind::PersonalDocument, changes.clone(), &local, &remote), [whole]);
+        }
+        let name = vec![Change { path: vec!["f".to_owned()], from: Some(1.into()), to: None }];
+        assert_eq!(as_decided(Kind::Event, name.clone(), &doc! {"f": 1}, &Document::new()), name);
+    }
 }

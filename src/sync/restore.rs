@@ -13,8 +13,8 @@ use super::people_first::ask_for_people;
 use super::round::{Round, RoundError, Tally};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
-use crate::domain::diff::{Change, Diff, diff, get, set};
-use crate::domain::merge::{Clash, Side};
+use crate::domain::diff::{Change, get, set};
+use crate::domain::merge::{Clash, Side, differing_values};
 use crate::domain::rebuild::{later_changes, rebuilt_base, sets_apart};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::same_meaning::same_edit_option;
@@ -201,9 +201,11 @@ pub(super) fn bring_together(
     }
     if let (Some(before), Some(local), Some(remote), false) =
         (agreed.document(), local, remote, tx.is_resyncing_all()?)
-        && let Diff::Fields(changes) = diff(before, remote)
     {
-        for change in changes.into_iter().filter(|change| change.to.is_none()) {
+        for change in differing_values(key.kind.schema(), before, remote)
+            .into_iter()
+            .filter(|change| change.to.is_none())
+        {
             let is_sent_again = rebuilt.as_ref().is_none_or(|base| get(base, &change.path).is_none())
                 && same_option(get(local, &change.path), change.from.as_ref());
             if is_sent_again {

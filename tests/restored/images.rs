@@ -59,21 +59,34 @@ fn fields(f: &str, g: &str) -> Document {
     doc! {"_id": "P", "f": f, "g": g}
 }
 
+/// An edit stands against a delete, whatever it does, and staff see it.
 #[tokio::test]
-async fn a_record_deleted_by_others_does_not_come_back_by_a_removal() {
-    let imaged = Imaged::new(None, fields("mine", "mine")).await;
-    imaged.sim.remove(Kind::Person, "P");
-    let node = imaged.put_back_and_edit(only("mine")).await;
-    assert_eq!(imaged.centre(), None);
-    assert_eq!(conflicts(&node), [(String::new(), Some(Bson::Document(only("mine"))))]);
+async fn a_record_deleted_by_others_comes_back_by_an_edit_and_by_nothing_else() {
+    for is_edited in [true, false] {
+        let imaged = Imaged::new(None, fields("mine", "mine")).await;
+        imaged.sim.remove(Kind::Person, "P");
+        let edited = if is_edited { only("mine") } else { fields("mine", "mine") };
+        let node = imaged.put_back_and_edit(edited.clone()).await;
+        let (centre, loser) = match is_edited {
+            true => (Some(edited), None),
+            false => (None, Some(Bson::Document(edited))),
+        };
+        assert_eq!(imaged.centre(), centre);
+        assert_eq!(conflicts(&node), [(String::new(), loser)]);
+    }
 }
 
 #[tokio::test]
-async fn a_removal_of_what_was_delivered_meanwhile_is_asked_about() {
+async fn a_removal_of_what_was_delivered_is_carried_out() {
     let imaged = Imaged::new(None, fields("mine", "mine")).await;
     let node = imaged.put_back_and_edit(only("mine")).await;
-    // Whether somebody else has written it since is not known.
-    assert_eq!(imaged.centre(), Some(fields("mine", "mine")));
+    assert_eq!(imaged.centre(), Some(only("mine")));
+    assert_eq!(conflicts(&node), []);
+    // Somebody else has written it since.
+    let imaged = Imaged::new(None, fields("mine", "mine")).await;
+    imaged.sim.put(Kind::Person, fields("mine", "theirs"));
+    let node = imaged.put_back_and_edit(only("mine")).await;
+    assert_eq!(imaged.centre(), Some(fields("mine", "theirs")));
     assert_eq!(conflicts(&node), [("g".to_owned(), None)]);
 }
 

@@ -9,13 +9,14 @@ use super::support::sim::Fault;
 type OfRecord = (u8, &'static str);
 
 /// Tables whose rows end in checksums, by what their keys are.
-const OF_RECORDS: [&str; 11] = [
+const OF_RECORDS: [&str; 12] = [
     "docs",
     "base",
     "intent",
     "dead",
     "held",
     "delivered",
+    "unsent_versions",
     "undecided",
     "waiting",
     "former_dates",

@@ -7,9 +7,10 @@
 use bson::{Bson, Document};
 use thalamus_edge::domain::diff::{self, Change, Diff, Path, is_addressable, is_identity};
 use thalamus_edge::domain::merge::{Clash, Merged, REUSED_FIELDS_MIN, Side, identity_differences, merge};
+use thalamus_edge::domain::overwritten::overwritten;
 use thalamus_edge::domain::rebuild::rebuilt_base;
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::domain::same_meaning::same_edit;
+use thalamus_edge::domain::same_meaning::{same_edit, same_meaning};
 use thalamus_edge::domain::schema::Schema;
 use thalamus_edge::domain::value::{identical, same_document, same_option};
 
@@ -372,6 +373,83 @@ pub(crate) fn an_edit_beats_a_delete(schema: &Schema, base: &Document, edited: &
         assert!(restored.clashes[0].path.is_empty() && restored.clashes[0].stands == Side::Remote);
         assert!(restored.clashes[0].local.is_none(), "what lost is the delete");
         assert!(same_option(restored.clashes[0].remote.as_ref(), whole(edited).as_ref()));
+    }
+}
+
+/// Versions that were never agreed on: a conflict shows what each side has at its path, none is over what both have, and
+/// to take the local value of each loses nothing.
+pub(crate) fn conflicts_without_a_base_show_what_both_have(
+    schema: &Schema,
+    local: &Document,
+    remote: &Document,
+) {
+    let united = merge(schema, None, Some(local), Some(remote));
+    let (here, there) = (Bson::Document(local.clone()), Bson::Document(remote.clone()));
+    let mut taken = united.document.unwrap();
+    for clash in &united.clashes {
+        assert!(same_option(clash.local.as_ref(), held(Some(&here), &clash.path)), "{clash:?}");
+        assert!(same_option(clash.remote.as_ref(), held(Some(&there), &clash.path)), "{clash:?}");
+        assert!(!same_option(clash.local.as_ref(), clash.remote.as_ref()), "{clash:?}");
+        diff::set(&mut taken, &clash.path, clash.local.clone());
+    }
+    for clash in &united.clashes {
+        assert!(same_option(diff::get(&taken, &clash.path), clash.local.as_ref()), "{clash:?}");
+    }
+    let taken = Bson::Document(taken);
+    for (version, is_local) in [(local, true), (remote, false)] {
+        for (path, value) in leaf_changes(&Document::new(), version) {
+            let is_decided = united.clashes.iter().any(|clash| path.starts_with(&clash.path));
+            if (is_decided && !is_local) || is_identity(&path[0]) || is_ruled(schema, &path, local, remote) {
+                continue;
+            }
+            let is_meant = (1..=path.len()).any(|depth| {
+                let above = &path[..depth];
+                match (held(Some(&here), above), held(Some(&there), above)) {
+                    (Some(here), Some(there)) => same_meaning(schema, above, here, there),
+                    _ => false,
+                }
+            });
+            assert!(is_meant || keeps(Some(&taken), &path, value.as_ref()), "{path:?}: {taken:?}");
+        }
+    }
+}
+
+/// Edits of an old image that were delivered: a conflict shows what each side has at its path, and what the image holds of them
+/// is in the record, in a conflict, or means what stands there.
+pub(crate) fn delivered_edits_are_kept_or_asked_about(
+    schema: &Schema,
+    (base, delivered): (Option<&Document>, &Document),
+    local: &Document,
+    remote: &Document,
+) {
+    let clashes = overwritten(schema, base, Some(delivered), Some(local), Some(remote));
+    let (merged, new) = merge_all(schema, delivered, local, remote);
+    let (here, merged) = (Bson::Document(local.clone()), Bson::Document(merged));
+    let there = Bson::Document(remote.clone());
+    for clash in &clashes {
+        assert!(same_option(clash.local.as_ref(), held(Some(&here), &clash.path)), "{clash:?}");
+        assert!(same_option(clash.remote.as_ref(), held(Some(&there), &clash.path)), "{clash:?}");
+        assert!(!same_option(clash.local.as_ref(), clash.remote.as_ref()), "{clash:?}");
+        assert!(new.iter().all(|other| !other.path.starts_with(&clash.path)), "{clash:?} {new:?}");
+    }
+    let nothing = Document::new();
+    for (path, value) in leaf_changes(base.unwrap_or(&nothing), delivered) {
+        let is_decided = clashes.iter().chain(&new).any(|clash| path.starts_with(&clash.path));
+        let is_held = same_option(held(Some(&here), &path), value.as_ref());
+        if is_decided
+            || !is_held
+            || is_identity(&path[0])
+            || is_ruled(schema, &path, delivered, remote)
+            || is_set(schema, &path)
+        {
+            continue;
+        }
+        let is_meant = (1..=path.len()).any(|depth| {
+            let above = &path[..depth];
+            let (here, stands) = (diff::get(local, above), held(Some(&merged), above));
+            matches!((here, stands), (Some(here), Some(stands)) if same_edit(schema, above, here, stands))
+        });
+        assert!(is_meant || keeps(Some(&merged), &path, value.as_ref()), "{path:?}: {merged:?}");
     }
 }
 

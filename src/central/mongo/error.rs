@@ -47,6 +47,7 @@ const NOT_SUPPORTED_CODES: [i32; 3] = [59, 115, 238];
 /// reauthentication required, and the hosted service's own refusal.
 const REFUSED_CODES: [i32; 5] = [11, 13, 18, 391, 8000];
 
+const AUTHENTICATION_FAILED: i32 = 18;
 const OUT_OF_DISK_SPACE: i32 = 14_031;
 const USER_WRITES_BLOCKED: i32 = 371;
 const CURSOR_NOT_FOUND: i32 = 43;
@@ -68,6 +69,11 @@ pub(super) fn offline(why: &str) -> CentralError {
 
 pub(super) fn failed(why: &str) -> CentralError {
     CentralError::Failed(why.into())
+}
+
+/// A write that was carried out, and that no majority confirms: whether it stays is not known, whatever the code.
+pub(super) fn unconfirmed(code: i32) -> CentralError {
+    CentralError::Offline(Cause::told(code, format!("the write is not confirmed: MongoDB error {code}")))
 }
 
 /// The line works, and it failed over what was asked; nobody named a code.
@@ -96,17 +102,21 @@ fn of_kind(error: &Error) -> CentralError {
         ErrorKind::DnsResolve { .. } => offline("its name cannot be resolved"),
         ErrorKind::ConnectionPoolCleared { .. } => offline("the connection was given up"),
         ErrorKind::Shutdown => offline("the connection is closed"),
-        ErrorKind::Authentication { .. } => CentralError::Refused("authentication failed".into()),
+        ErrorKind::Authentication { .. } => {
+            CentralError::Refused(Cause::told(AUTHENTICATION_FAILED, "authentication failed".to_owned()))
+        }
         ErrorKind::InvalidTlsConfig { .. } => {
             CentralError::Refused("the TLS files named in its address cannot be used".into())
         }
         ErrorKind::Command(command) => of_code(command.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => of_code(error.code),
-        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => offline("the write is not confirmed"),
+        ErrorKind::Write(WriteFailure::WriteConcernError(failure)) => unconfirmed(failure.code),
         ErrorKind::BulkWrite(bulk) => match source(error) {
             Some(source) => source,
-            None if !bulk.write_concern_errors.is_empty() => offline("the write is not confirmed"),
-            None => about_call("a batch of writes failed"),
+            None => match bulk.write_concern_errors.first() {
+                Some(failure) => unconfirmed(failure.code),
+                None => about_call("a batch of writes failed"),
+            },
         },
         ErrorKind::InvalidArgument { .. } => about_call("the driver takes an argument for wrong"),
         ErrorKind::InvalidResponse { .. } => about_call("the answer cannot be read"),

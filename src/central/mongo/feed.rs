@@ -93,7 +93,7 @@ impl MongoCentral {
         };
         let cursor = match opened {
             Ok(cursor) => cursor,
-            Err(failure) => return no_feed(&failure),
+            Err(failure) => return no_feed(&failure, is_behind),
         };
         let patience = self.patience.clone();
         let node = node.to_owned();
@@ -144,10 +144,11 @@ async fn while_alive<T>(
     }
 }
 
-fn no_feed(failure: &mongodb::error::Error) -> Result<Watched> {
+/// Only a position can be lost: a feed that begins now and is told so has failed.
+fn no_feed(failure: &mongodb::error::Error, is_behind: bool) -> Result<Watched> {
     match error::command_code(failure) {
         Some(code) if NO_CHANGE_STREAM_CODES.contains(&code) => Ok(Watched::Unsupported),
-        Some(code) if LOST_CODES.contains(&code) => Ok(Watched::Lost),
+        Some(code) if is_behind && LOST_CODES.contains(&code) => Ok(Watched::Lost),
         _ => Err(error::of_call(failure)),
     }
 }

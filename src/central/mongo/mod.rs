@@ -433,5 +433,11 @@ fn number(reply: &Document, key: &str) -> Option<u64> {
 
 /// The centre did not confirm a write: it may be undone by a change of primary.
 fn unconfirmed(reply: &Document) -> Option<CentralError> {
-    reply.contains_key("writeConcernError").then(|| error::offline("the write is not confirmed"))
+    unconfirmed_code(reply).map(error::unconfirmed)
+}
+
+/// The code with which a reply says that its writes are not confirmed; 0 if it names none.
+fn unconfirmed_code(reply: &Document) -> Option<i32> {
+    let failure = reply.get("writeConcernError")?.as_document();
+    Some(failure.and_then(|failure| failure.get_i32("code").ok()).unwrap_or_default())
 }

@@ -1,6 +1,7 @@
 //! Floor 2. Where in a conversation something failed: the command, its collection, the member, and what mends it.
 
-use super::MongoCentral;
+use super::probe::LOGIN;
+use super::{MongoCentral, error};
 use crate::central::survey::{Stage, Trouble};
 use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE, Write, Written};
 
@@ -11,7 +12,7 @@ const BUSY: &str =
     "see how busy the server is; its log says what it waits for. It is tried again in the next round";
 
 /// MongoDB's own names of the codes that nodes meet (`src/mongo/base/error_codes.yml`).
-const NAMES: [(i32, &str); 46] = [
+const NAMES: [(i32, &str); 50] = [
     (1, "InternalError"),
     (2, "BadValue"),
     (6, "HostUnreachable"),
@@ -45,12 +46,16 @@ const NAMES: [(i32, &str); 46] = [
     (202, "NetworkInterfaceExceededTimeLimit"),
     (237, "CursorKilled"),
     (238, "NotImplemented"),
+    (260, "InvalidResumeToken"),
     (262, "ExceededTimeLimit"),
+    (280, "ChangeStreamFatalError"),
+    (286, "ChangeStreamHistoryLost"),
     (371, "UserWritesBlocked"),
     (391, "ReauthenticationRequired"),
     (8000, "AtlasError"),
     (9001, "SocketException"),
     (10_107, "NotWritablePrimary"),
+    (10_334, "BSONObjectTooLarge"),
     (11_000, "DuplicateKey"),
     (11_600, "InterruptedAtShutdown"),
     (11_601, "Interrupted"),
@@ -87,14 +92,19 @@ fn remedy_of(code: Option<i32>) -> &'static str {
             "at the centre: drop the index that is named here (dropIndex on this collection): the nodes' own collections \
              must have no unique index but that on _id, and fs.chunks that on files_id and n"
         }
-        Some(11 | 13 | 18 | 391 | 8000) => {
+        Some(11 | 18 | 391) => LOGIN,
+        Some(260 | 280 | 286) => {
+            "it is tried again in the next round. If it lasts: at the centre: rs.printReplicationInfo() and the server's log; \
+             its history (the oplog) must reach back over the longest absence of a node (docs/SYNC.md: What a node needs)"
+        }
+        Some(13 | 8000) => {
             "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and this \
              collection"
         }
         Some(64 | 100 | 134) => "at the centre: rs.status(); a majority of its members must run",
         Some(371) => "at the centre: its administrator has blocked writes (setUserWriteBlockMode)",
         Some(14_031) => "at the centre: make room on its disk",
-        Some(189 | 10_107 | 11_602 | 13_435 | 13_436) => {
+        Some(91 | 189 | 10_107 | 11_602 | 13_435 | 13_436) => {
             "if it lasts longer than a minute: rs.status() at the centre; a majority of its members must run"
         }
         Some(code) if code >= ASSERTION_CODE_MIN => ASSERTED,
@@ -111,12 +121,12 @@ pub(super) fn trouble(
     cause: &Cause,
 ) -> Trouble {
     let who = member.as_deref().unwrap_or("the centre");
-    let name = cause.code().and_then(name_of).map_or_else(String::new, |name| format!(", {name}"));
-    let reason = match cause.is_answer() {
+    let name = cause.known_code().and_then(name_of).map_or_else(String::new, |name| format!(", {name}"));
+    let reason = match cause.known_code().is_some() {
         true => format!("{who} answers {command} on {what} with an error ({cause}{name})"),
         false => format!("{who} gives no answer to {command} on {what} ({cause})"),
     };
-    Trouble { stage, member, reason, remedy: remedy_of(cause.code()) }
+    Trouble { stage, member, reason, remedy: remedy_of(cause.known_code()) }
 }
 
 impl MongoCentral {
@@ -153,6 +163,17 @@ impl MongoCentral {
         let cause = Cause::answered(code, format!("MongoDB error {code}"), false);
         let told: Result<(), _> =
             self.writing(command, self.address.collection(kind), Err(CentralError::Failed(cause)));
+        self.fault = told.err();
+    }
+
+    /// Keeps that writes of this batch were not confirmed, for what the round says.
+    pub(super) fn note_unconfirmed(&mut self, batch: &[Write], code: i32) {
+        let Some(kind) = batch.first().map(|write| write.key().kind).filter(|_| self.fault.is_none()) else {
+            return;
+        };
+        let command = if self.bulk_write { "bulkWrite" } else { "insert, update or delete" };
+        let told: Result<(), _> =
+            self.writing(command, self.address.collection(kind), Err(error::unconfirmed(code)));
         self.fault = told.err();
     }
 
@@ -194,6 +215,46 @@ mod tests {
         let told = trouble(Stage::Reading, member(), "find", "people", &silent);
         assert_eq!(told.reason, "a:1 gives no answer to find on people (no answer within 30 seconds)");
         assert!(told.remedy.contains("how busy"), "{}", told.remedy);
+    }
+
+    #[test]
+    fn what_is_not_confirmed_and_a_login_on_the_way_are_told_with_their_code() {
+        let refused = CentralError::Refused(Cause::told(18, "authentication failed".to_owned()));
+        for (error, what, words, remedy) in [
+            (
+                error::unconfirmed(64),
+                "people",
+                "(the write is not confirmed: MongoDB error 64, WriteConcernFailed)",
+                "rs.status()",
+            ),
+            (
+                error::unconfirmed(91),
+                "people",
+                "(the write is not confirmed: MongoDB error 91, ShutdownInProgress)",
+                "rs.status()",
+            ),
+            (refused, "its change feed", "(authentication failed, AuthenticationFailed)", "authSource"),
+            (
+                error::of_code(286),
+                "its change feed",
+                "(MongoDB error 286, ChangeStreamHistoryLost)",
+                "rs.printReplicationInfo()",
+            ),
+            (
+                error::of_code(280),
+                "its change feed",
+                "(MongoDB error 280, ChangeStreamFatalError)",
+                "rs.printReplicationInfo()",
+            ),
+        ] {
+            let placed =
+                error.at(|cause| trouble(Stage::Writing, Some("a:1".to_owned()), "update", what, cause));
+            let told = placed.told();
+            let begin = format!("(writing) a:1 answers update on {what} with an error {words}. Remedy: ");
+            assert!(told.starts_with(&begin) && told.contains(remedy), "{told}");
+        }
+        // Nothing is concluded from the code.
+        assert_eq!(error::unconfirmed(64).code(), None);
     }
 
     /// What happened first says more than what it led to.

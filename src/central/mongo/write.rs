@@ -18,7 +18,7 @@ use mongodb::results::VerboseBulkWriteResult;
 use super::counters::Counters;
 use super::filter::{Statement, Unsendable};
 use super::line::Patience;
-use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
+use super::{MongoCentral, confirmed_document, error, number, unconfirmed_code};
 use crate::central::{NOBODY, Result, Write, Written};
 
 /// Most statements that one command carries.
@@ -60,6 +60,8 @@ struct Failures {
     unsupported: BTreeSet<usize>,
     /// A schema was part of them.
     with_schema: BTreeSet<usize>,
+    /// The code with which the server says that what it did is not confirmed.
+    unconfirmed: Option<i32>,
 }
 
 impl Failures {
@@ -119,6 +121,9 @@ impl MongoCentral {
             }
             if !self.bulk_write {
                 self.write_by_commands(sent, &collation, &mut answers, &mut failures).await?;
+            }
+            if let Some(code) = failures.unconfirmed {
+                self.note_unconfirmed(batch, code);
             }
             places = self.simplified(failures, collation.is_some());
         }
@@ -334,7 +339,8 @@ fn counted(results: &VerboseBulkWriteResult, index: usize, statement: &Statement
 }
 
 fn read_partial(bulk: &BulkWriteError, sent: &[Sent], answers: &mut [Written], failures: &mut Failures) {
-    let confirmed = bulk.write_concern_errors.is_empty();
+    failures.unconfirmed = bulk.write_concern_errors.first().map(|failure| failure.code);
+    let confirmed = failures.unconfirmed.is_none();
     for (index, sent) in sent.iter().enumerate() {
         let answer = match (bulk.write_errors.get(&index), &bulk.partial_result) {
             (Some(failure), _) => {
@@ -432,7 +438,9 @@ fn read_reply(
     answers: &mut [Written],
     failures: &mut Failures,
 ) -> Result<()> {
-    let confirmed = unconfirmed(reply).is_none();
+    let code = unconfirmed_code(reply);
+    failures.unconfirmed = failures.unconfirmed.or(code);
+    let confirmed = code.is_none();
     let mut open = places.to_vec();
     for (index, code, message) in write_errors(reply) {
         let Some(place) = places.get(index) else {

@@ -24,6 +24,7 @@ use crate::store::tables::encode;
 use crate::store::trash::{TrashRow, TrashSummary};
 use crate::store::trash_age::TrashAge;
 use crate::store::undecided::{Undecided, Waiting};
+use crate::store::unsent_versions::UnsentVersions;
 use crate::store::whose::forgotten_in;
 
 fn page() -> RecordKey {
@@ -210,6 +211,27 @@ fn codecs() -> Vec<Codec> {
         Codec::new("late record", doc! {"kind": 1, "id": "ANA"}, |row| {
             listed(departed(), "late", row, |row| Departed::decode(row).map(drop))
         }),
+        Codec {
+            counts: &["first"],
+            ..Codec::new(
+                "versions of an unsent record",
+                doc! {"first": 1_i64, "deleted": false, "versions": []},
+                |row| UnsentVersions::decode(row).map(drop),
+            )
+        },
+        Codec {
+            // A record that was deleted has no document.
+            may_lack: &["document"],
+            counts: &["changed_by"],
+            ..Codec::new(
+                "a version of an unsent record",
+                doc! {"changed_by": 1_i64, "document": {"_id": "p1"}},
+                |row| {
+                    let outer = doc! {"first": 1_i64, "deleted": false};
+                    listed(outer, "versions", row, |row| UnsentVersions::decode(row).map(drop))
+                },
+            )
+        },
         Codec {
             // A record that was deleted at the centre has no document there. Whose the centre's is, is decided rarely.
             may_lack: &["central", "decided_owner"],

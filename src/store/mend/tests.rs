@@ -135,6 +135,8 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.delivered.insert(row_key(&key(Kind::Page, "page-51")), &encode(&doc! {"delivered": {}})?)?;
     let former = encode(&doc! {"due": bson::DateTime::from_millis(0)})?;
     tx.former_dates.insert(row_key(&key(Kind::Page, "page-11")), &former)?;
+    let left = encode(&doc! {"first": 1_i64, "deleted": false, "versions": [{"changed_by": 9_i64}]})?;
+    tx.unsent_versions.insert(row_key(&key(Kind::Page, "page-61")), &left)?;
     tx.meant.insert("NEW-01", &encode(&person("NEW-01"))?)?;
     tx.note_newcomer(&key(Kind::Person, "Iva-01"), 1)?;
     tx.set_grants("ANA-01", &["nurse".to_owned()], &tech())?;
@@ -323,7 +325,7 @@ fn lose(store: &Store, lost: &BTreeSet<String>) {
     let engine = &store.inner.engine;
     let transaction = engine.begin_write(&mut engine.writing()).unwrap();
     drop_indexes(&transaction, lost).unwrap();
-    let mut carry = crate::store::records::Carry { ledger: Arc::clone(&engine.ledger), ..Default::default() };
+    let mut carry = crate::store::carry::Carry { ledger: Arc::clone(&engine.ledger), ..Default::default() };
     Tx::open(&transaction, &OPTIONS, &mut carry).unwrap().rebuild_indexes(lost).unwrap();
     engine.commit(transaction, Counted::Anew).unwrap();
 }

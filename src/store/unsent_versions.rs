@@ -1,0 +1,184 @@
+//! Floor 1. Unsent records, as earlier processes left them.
+//!
+//! A store may be put back to an older image. What waits in it was delivered since, perhaps, exactly as the image has it, and
+//! no process can tell whether it works on an image before the centre says so. Therefore a process keeps the version that it
+//! finds of a record that waits, before it changes it for the first time. If the store turns out to be an image, that
+//! version is what was delivered, and everything after it is new ([`Tx::settle_delivered`]). If the centre gives this node its
+//! lease, the store is no image and nothing of this counts any more.
+
+use std::collections::BTreeMap;
+
+use bson::{Document, doc};
+
+use super::StoreError;
+use super::records::Tx;
+use super::stand_in::unless_damaged;
+use super::sync_rows::insert_some;
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::record::RecordKey;
+
+/// Versions that are kept of one record. The latest stay: what came before counts as delivered together with them, and
+/// becomes a conflict where it was not.
+const VERSIONS_MAX: usize = 8;
+
+/// Versions of a record that waits to be sent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct UnsentVersions {
+    /// The number of the record's first unsent edit.
+    pub(super) first: u64,
+    /// The centre was not known to have the record, and it was deleted here: nothing else tells that it may be there.
+    pub(super) is_deleted: bool,
+    /// Oldest first.
+    versions: Vec<LeftVersion>,
+}
+
+/// A record as the processes before left it.
+#[derive(Debug, Clone, PartialEq)]
+struct LeftVersion {
+    /// The number of the change that a later process made to it.
+    changed_by: u64,
+    /// `None` if it was deleted.
+    document: Option<Document>,
+}
+
+impl UnsentVersions {
+    pub(super) fn decode(bytes: &[u8]) -> Result<UnsentVersions, StoreError> {
+        let row = Fields::of(bytes, "versions of an unsent record")?;
+        let version = |row: Fields<'_>| -> Result<LeftVersion, StoreError> {
+            Ok(LeftVersion {
+                changed_by: row.count("changed_by")?,
+                document: row.document_if_any("document")?,
+            })
+        };
+        Ok(UnsentVersions {
+            first: row.count("first")?,
+            is_deleted: row.flag("deleted")?,
+            versions: row.rows("versions")?.into_iter().map(version).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let versions = self.versions.iter().map(|version| {
+            let mut row = doc! {"changed_by": version.changed_by as i64};
+            insert_some(&mut row, "document", &version.document.clone().map(Into::into));
+            row
+        });
+        let versions: Vec<Document> = versions.collect();
+        tables::encode(&doc! {"first": self.first as i64, "deleted": self.is_deleted, "versions": versions})
+    }
+
+    /// The version before the first change that `is_new`, if one was kept; absent for a record that was deleted then.
+    pub(super) fn before(&self, is_new: impl Fn(u64) -> bool) -> Option<Option<&Document>> {
+        let version = self.versions.iter().find(|version| is_new(version.changed_by))?;
+        Some(version.document.as_ref())
+    }
+}
+
+impl Tx<'_> {
+    /// The record, which is `old`, is about to be changed.
+    pub(super) fn keep_unsent_version(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&[u8]>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let at = row_key(key);
+        let place = self.base.get(at).and_then(|row| row.map(|row| BaseRow::place(row.value())).transpose());
+        let Some((_, first)) = unless_damaged(place)?.flatten() else {
+            // Another record under this id.
+            return self.forget_unsent_version(key);
+        };
+        if *actor == Actor::Centre || first > self.carry.found() {
+            return Ok(());
+        }
+        let row = match self.unsent_versions.get(at) {
+            // Without it all of the record counts as delivered, and what was not becomes a conflict.
+            Err(StoreError::DamagedRow(_)) => return Ok(()),
+            row => row?.map(|row| UnsentVersions::decode(row.value())).transpose()?,
+        };
+        let mut row = row.unwrap_or(UnsentVersions { first, ..UnsentVersions::default() });
+        if row.versions.last().is_some_and(|version| version.changed_by > self.carry.found()) {
+            return Ok(());
+        }
+        let document = old.map(tables::decode).transpose()?;
+        row.versions.push(LeftVersion { changed_by: self.last_sequence() + 1, document });
+        let surplus = row.versions.len().saturating_sub(VERSIONS_MAX);
+        row.versions.drain(..surplus);
+        self.unsent_versions.insert(at, row.encode()?.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// The record does not wait any more.
+    pub(super) fn forget_unsent_version(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.unsent_versions.contains(row_key(key))? {
+            self.unsent_versions.remove(row_key(key))?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// A record that the centre was not known to have is deleted here, so that it does not wait any more: `work` says so.
+    /// What was kept of it stays.
+    pub(super) fn keeping_unsent_delete(
+        &mut self,
+        key: &RecordKey,
+        work: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let at = row_key(key);
+        let row = self
+            .unsent_versions
+            .get(at)
+            .and_then(|row| row.map(|row| UnsentVersions::decode(row.value())).transpose());
+        let row = unless_damaged(row)?.flatten();
+        work(self)?;
+        if let Some(row) = row {
+            let row = UnsentVersions { is_deleted: true, ..row };
+            self.unsent_versions.insert(at, row.encode()?.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// The centre has given this node its lease: the store is no image.
+    pub fn forget_unsent_versions(&mut self) -> Result<(), StoreError> {
+        if !self.unsent_versions.is_empty()? {
+            self.unsent_versions.clear()?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// All that was kept; rows that cannot be read are left out.
+    pub(super) fn take_unsent_versions(&mut self) -> Result<BTreeMap<RecordKey, UnsentVersions>, StoreError> {
+        let mut found = BTreeMap::new();
+        for entry in self.unsent_versions.iter()?.sound() {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            found.insert(RecordKey::new(kind_of(code)?, id), UnsentVersions::decode(row.value())?);
+        }
+        self.forget_unsent_versions()?;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(changed_by: u64) -> LeftVersion {
+        LeftVersion { changed_by, document: Some(doc! {"f": changed_by as i64}) }
+    }
+
+    #[test]
+    fn the_version_before_the_first_new_change_is_the_delivered_one() {
+        let versions = vec![left(5), left(9), LeftVersion { changed_by: 12, document: None }];
+        let row = UnsentVersions { first: 2, is_deleted: false, versions };
+        let row = UnsentVersions::decode(&row.encode().unwrap()).unwrap();
+        let found = |new: &[u64]| row.before(|change| new.contains(&change)).map(|found| found.cloned());
+        assert_eq!(found(&[5, 9, 12]), Some(Some(doc! {"f": 5_i64})));
+        assert_eq!(found(&[9, 12]), Some(Some(doc! {"f": 9_i64})));
+        assert_eq!(found(&[12]), Some(None), "deleted by then");
+        assert_eq!(found(&[]), None, "nothing is new");
+    }
+}
