@@ -115,11 +115,6 @@ impl Cause {
     pub(crate) fn is_answer(&self) -> bool {
         self.code.is_some()
     }
-
-    /// As [`CentralError::code`].
-    pub(crate) fn code(&self) -> Option<i32> {
-        self.code
-    }
 }
 
 impl From<&str> for Cause {

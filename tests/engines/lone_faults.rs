@@ -133,7 +133,8 @@ async fn a_collection_that_is_closed_holds_up_no_other() {
 /// Also where a feed that is to begin is refused, everything is read from the third round on.
 #[tokio::test]
 async fn a_feed_that_is_refused_at_its_beginning_is_done_without() {
-    for code in [8, 1, 96, 50, 43, 11_601] {
+    // The last two say of a position that it is lost: of a feed that begins now, they say that it fails.
+    for code in [8, 1, 96, 50, 43, 11_601, 280, 286] {
         for is_known in [false, true] {
             let ground = Ground::new().await;
             if is_known {
@@ -186,6 +187,46 @@ async fn a_feed_that_is_refused_at_its_beginning_is_done_without() {
             let status = ground.sync.status().unwrap();
             assert_eq!((status.change_feed, status.change_feed_error), (true, None));
         }
+    }
+}
+
+/// A feed that fails as it begins, a login that fails on the way, and writes that no majority confirms: the round says which
+/// member, what it said, and what to do.
+#[tokio::test]
+async fn what_fails_on_the_way_is_told_with_code_member_and_remedy() {
+    let unconfirmed = Act::Alter(|reply| {
+        reply.insert("writeConcernError", doc! {"code": 64, "errmsg": "waiting timed out"});
+    });
+    let of_record: fn(&Document) -> bool = |command| !is_of(command, "edge_");
+    let not_confirmed = || VERBS.map(|verb| Rule::new(verb, unconfirmed.clone()).when(of_record)).to_vec();
+    let without_bulk_write = [vec![Rule::new("bulkWrite", failure(115))], not_confirmed()].concat();
+    let confirm = "on people with an error (the write is not confirmed: MongoDB error 64, WriteConcernFailed). Remedy: at the \
+                   centre: rs.status()";
+    let feed = |code, name, remedy| {
+        (
+            vec![Rule::new("aggregate", failure(code))],
+            Outcome::Failed,
+            format!("answers aggregate on its change feed with an error ({name}). Remedy: {remedy}"),
+        )
+    };
+    let history =
+        "it is tried again in the next round. If it lasts: at the centre: rs.printReplicationInfo()";
+    for (rules, outcome, words) in [
+        (not_confirmed(), Outcome::Partial, confirm.to_owned()),
+        (without_bulk_write, Outcome::Partial, confirm.to_owned()),
+        feed(280, "MongoDB error 280, ChangeStreamFatalError", history),
+        feed(286, "MongoDB error 286, ChangeStreamHistoryLost", history),
+        feed(391, "authentication failed, AuthenticationFailed", "correct user, password and authSource"),
+    ] {
+        let ground = Ground::agreed().await;
+        ground.proxy.set_rules(rules);
+        ground.set("NEW", "mine").await;
+        let report = ground.ends(outcome).await;
+        let member = format!("127.0.0.1:{} ", ground.proxy.port());
+        assert!(report.message.contains(&member) && report.message.contains(&words), "{report:?}");
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        assert_eq!((ground.pending(), ground.dead()), (0, vec![]), "{words}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! have been delivered since.
 
 use super::*;
+use thalamus_edge::store::ConflictStatus;
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 
 /// A node with a record that it has not sent, set back to that after it was sent.
@@ -68,7 +69,8 @@ impl SetBack {
 /// Path, local and central value of each open conflict.
 fn open(node: &Node) -> Vec<(String, Option<Bson>, Option<Bson>)> {
     let conflicts = node.store.read().unwrap().conflicts().unwrap();
-    conflicts.into_iter().map(|found| (found.path.join("."), found.local, found.central)).collect()
+    let open = conflicts.into_iter().filter(|found| found.status == ConflictStatus::Open);
+    open.map(|found| (found.path.join("."), found.local, found.central)).collect()
 }
 
 async fn take_local(node: &Node) {

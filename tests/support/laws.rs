@@ -399,7 +399,13 @@ pub(crate) fn conflicts_without_a_base_show_what_both_have(
     for (version, is_local) in [(local, true), (remote, false)] {
         for (path, value) in leaf_changes(&Document::new(), version) {
             let is_decided = united.clashes.iter().any(|clash| path.starts_with(&clash.path));
-            if (is_decided && !is_local) || is_identity(&path[0]) || is_ruled(schema, &path, local, remote) {
+            let is_same_set =
+                is_set(schema, &path) && holds_the_same(local.get(&path[0]), remote.get(&path[0]));
+            if (is_decided && !is_local)
+                || is_identity(&path[0])
+                || is_ruled(schema, &path, local, remote)
+                || is_same_set
+            {
                 continue;
             }
             let is_meant = (1..=path.len()).any(|depth| {
