@@ -197,7 +197,7 @@ async fn what_fails_on_the_way_is_told_with_code_member_and_remedy() {
     let unconfirmed = Act::Alter(|reply| {
         reply.insert("writeConcernError", doc! {"code": 64, "errmsg": "waiting timed out"});
     });
-    let of_record: fn(&Document) -> bool = |command| !is_of(command, "edge_");
+    let of_record: fn(&Document) -> bool = |command| is_of(command, "sent once");
     let not_confirmed = || VERBS.map(|verb| Rule::new(verb, unconfirmed.clone()).when(of_record)).to_vec();
     let without_bulk_write = [vec![Rule::new("bulkWrite", failure(115))], not_confirmed()].concat();
     let confirm = "on people with an error (the write is not confirmed: MongoDB error 64, WriteConcernFailed). Remedy: at the \
@@ -220,7 +220,7 @@ async fn what_fails_on_the_way_is_told_with_code_member_and_remedy() {
     ] {
         let ground = Ground::agreed().await;
         ground.proxy.set_rules(rules);
-        ground.set("NEW", "mine").await;
+        ground.set("NEW", "sent once").await;
         let report = ground.ends(outcome).await;
         let member = format!("127.0.0.1:{} ", ground.proxy.port());
         assert!(report.message.contains(&member) && report.message.contains(&words), "{report:?}");
