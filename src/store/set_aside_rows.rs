@@ -501,7 +501,7 @@ mod tests {
         let unreadable: Vec<_> = trail.rows.iter().filter_map(|row| row.as_ref().err()).collect();
         assert_eq!(unreadable, [&2]);
         let said = trail.rows.iter().flatten().filter(|entry| entry.event.verb == "set_aside").count();
-        assert_eq!(said, 18);
+        assert_eq!(said, 19);
         assert_eq!(snapshot.journal(0, 100).unwrap().rows.len(), 1);
     }
 

@@ -14,9 +14,7 @@ use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
-use crate::store::{
-    Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE, unless_damaged,
-};
+use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE, unless_damaged};
 
 /// Brings the record to what it is after the centre was seen to hold `remote`, unless that has to wait for a
 /// decision about who it is about.

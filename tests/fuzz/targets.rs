@@ -478,6 +478,10 @@ fn check_merge(schema: &Schema, base: &Document, local: &Document, remote: &Docu
     laws::clashes_are_real_and_their_winner_stands(schema, base, local, remote);
     laws::an_edit_beats_a_delete(schema, base, remote);
     laws::records_made_on_both_sides_unite(schema, local, remote);
+    laws::conflicts_without_a_base_show_what_both_have(schema, local, remote);
+    for (base, delivered) in [(None, local), (Some(base), local), (Some(base), remote)] {
+        laws::delivered_edits_are_kept_or_asked_about(schema, (base, delivered), local, remote);
+    }
 }
 
 /// At a centre that was set back, whatever the node remembers of its writes.
