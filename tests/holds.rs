@@ -9,6 +9,8 @@ mod answers;
 mod closed;
 #[path = "holds/decisions.rs"]
 mod decisions;
+#[path = "holds/deleted_unsent.rs"]
+mod deleted_unsent;
 #[path = "holds/gone.rs"]
 mod gone;
 #[path = "holds/in_flight.rs"]

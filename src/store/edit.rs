@@ -15,8 +15,8 @@ use super::tables::Version;
 use super::whose::OwnerNow;
 use super::{Base, Store, StoreError};
 use crate::domain::access::Grant;
-use crate::domain::merge::is_other_person;
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::merge::{is_other_person, same_identity};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::flaw::step;
 
@@ -199,11 +199,20 @@ impl Prepared {
 
 impl Tx<'_> {
     /// Whether a person who is about to be made would get the account of another one, whose records are here, also if
-    /// nobody knows who that is, or whom the centre still has.
+    /// nobody knows who that is, or whom, or whose records, the centre still has.
     pub fn is_another_ones(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
         Ok(self.is_of_departed(&key.id, person)?
             || self.is_over_another(key, person)?
-            || (self.spellings(&key.id)?.is_empty() && self.has_edited_records_of_nobody(&key.id)?))
+            || (self.spellings(&key.id)?.is_empty()
+                && (self.has_edited_records_of_nobody(&key.id)?
+                    || self.has_deletes_of_another(key, person)?)))
+    }
+
+    /// Whether the centre has records under the account whose deletes have not been sent, and which were not this person's.
+    fn has_deletes_of_another(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
+        let is_theirs = self.base(key)?.is_at_centre()
+            || self.departed(&key.id)?.is_some_and(|last| same_identity(&last, person));
+        Ok(!is_theirs && self.accounts_of_pending_deletes()?.contains(&fold_account(&key.id)))
     }
 
     /// Whether the centre has somebody else under the account, or somebody else's record under the id, whose delete here

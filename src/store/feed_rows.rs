@@ -1,17 +1,20 @@
 //! Floor 1. What the reconciliation keeps about news from the centre: records to be read again, records that
 //! vanished there, own writes that landed and whose echo is still to come, and writes that were given up.
 
+use std::collections::BTreeSet;
+
 use redb::{ReadableTable, ReadableTableMetadata as _};
 
 use bson::doc;
 
-use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::sync_rows::{Intent, IntentWrite, OpenWrite, decode_intent};
 use super::tables::{self, *};
+use super::{Base, StoreError};
 use crate::domain::record::RecordKey;
+use crate::domain::schema::Owner;
 
 /// Landed writes that are remembered, the latest.
 const SENT_ROWS_MAX: u64 = 50_000;
@@ -263,6 +266,18 @@ impl Tx<'_> {
         deletes_in(&self.dirty)
     }
 
+    /// The accounts whose records were deleted here while the centre has them still, folded.
+    pub fn accounts_of_pending_deletes(&self) -> Result<BTreeSet<String>, StoreError> {
+        let mut accounts = BTreeSet::new();
+        for (key, _) in self.pending_deletes()? {
+            // What cannot be read is not sent, and is told otherwise.
+            if let Some(base) = unless_damaged(self.base_if_dirty(&key))?.flatten() {
+                accounts.extend(account_of_deleted(&key, &base));
+            }
+        }
+        Ok(accounts)
+    }
+
     /// Remembers a write that landed under this lease. `is_echo_due`: the change feed is going to tell of it.
     pub fn note_sent(
         &mut self,
@@ -466,6 +481,14 @@ impl Snapshot {
                 docs.get(row_key(key))?.map(|row| tables::decode(row.value())).transpose()
             }
         }
+    }
+}
+
+/// The account of a person whose record was deleted here, folded, as the centre knows it.
+pub(crate) fn account_of_deleted(key: &RecordKey, base: &Base) -> Option<String> {
+    match key.kind.schema().owner {
+        Owner::Field(_) => key.kind.schema().owner_of(base.document()?),
+        Owner::Itself | Owner::Nobody => None,
     }
 }
 

@@ -66,10 +66,12 @@ pub enum WaitReason {
     /// A person who was made here, or a record of theirs: not everything at the centre has been read, so records of somebody
     /// else may be there under the account.
     Unread,
+    /// A person who was made here: records of somebody else were deleted under the account, and the centre has them still.
+    Leaving,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 8] = [
+    const ALL: [WaitReason; 9] = [
         WaitReason::Unknown,
         WaitReason::Unsent,
         WaitReason::Refused,
@@ -78,6 +80,7 @@ impl WaitReason {
         WaitReason::Undecided,
         WaitReason::Shared,
         WaitReason::Unread,
+        WaitReason::Leaving,
     ];
 
     pub fn name(self) -> &'static str {
@@ -90,6 +93,7 @@ impl WaitReason {
             WaitReason::Undecided => "undecided",
             WaitReason::Shared => "shared",
             WaitReason::Unread => "unread",
+            WaitReason::Leaving => "leaving",
         }
     }
 
@@ -108,6 +112,10 @@ impl WaitReason {
             WaitReason::Unread => {
                 "A person who is new is sent once everything at the centre has been read, and their records follow: somebody \
                  else may have records there under the account."
+            }
+            WaitReason::Leaving => {
+                "Records of who had this account before were deleted here, and the centre has them still. The person follows once \
+                 these deletes are there: see `thalamus-edge sync status` and the refused records."
             }
         }
     }

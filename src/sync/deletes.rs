@@ -16,8 +16,11 @@ use super::round::{Round, RoundError, Tally};
 use super::scan::is_under_way;
 use super::step;
 use crate::domain::access::Actor;
-use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::store::{
+    Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished,
+    account_of_deleted, unless_damaged,
+};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -170,6 +173,8 @@ pub(crate) fn note_sweep(tx: &mut Tx<'_>) -> Result<(), StoreError> {
 /// to say about it.
 pub(crate) struct HeldBack {
     pub(crate) kinds: BTreeSet<Kind>,
+    /// Whose records these are, folded. They stay as long as their records: an account without its person goes to somebody else.
+    accounts: BTreeSet<String>,
     accepted: u64,
     pub(crate) message: Option<String>,
 }
@@ -177,7 +182,8 @@ pub(crate) struct HeldBack {
 impl HeldBack {
     pub(crate) fn now(snapshot: &Snapshot) -> Result<HeldBack, StoreError> {
         let accepted = accepted_in(snapshot.meta_row(META_ACCEPTED)?)?;
-        let mut held = HeldBack { kinds: BTreeSet::new(), accepted, message: None };
+        let mut held =
+            HeldBack { kinds: BTreeSet::new(), accounts: BTreeSet::new(), accepted, message: None };
         let mut asked: BTreeMap<Kind, Vec<RecordKey>> = BTreeMap::new();
         for (key, sequence) in snapshot.pending_deletes()? {
             if sequence > accepted {
@@ -189,14 +195,19 @@ impl HeldBack {
             if deleted > DELETES_UNASKED_MAX && deleted > unasked(snapshot.count(kind)? + deleted) {
                 held.kinds.insert(kind);
                 held.message.get_or_insert_with(|| deleted_message(kind, &keys));
+                for key in keys {
+                    let base = unless_damaged(snapshot.base(&key))?.flatten();
+                    held.accounts.extend(base.and_then(|base| account_of_deleted(&key, &base)));
+                }
             }
         }
         Ok(held)
     }
 
     /// Whether the delete at this place in the push order has to wait.
-    pub(crate) fn waits(&self, kind: Kind, sequence: u64) -> bool {
-        self.kinds.contains(&kind) && sequence > self.accepted
+    pub(crate) fn waits(&self, key: &RecordKey, sequence: u64) -> bool {
+        let is_held = self.kinds.contains(&key.kind) && sequence > self.accepted;
+        is_held || (key.kind == Kind::Person && self.accounts.contains(&fold_account(&key.id)))
     }
 }
 

@@ -9,7 +9,7 @@ use bson::Document;
 
 use super::hold::{conflict_id, has_held_dependents, open};
 use super::identity_answers::SAME;
-use super::ownerless::{UndecidedByAccount, meets_records_of_another};
+use super::ownerless::{ThereOnly, meets_records_of_another};
 use super::round::Tally;
 use crate::domain::merge::{is_other_person, is_unknown, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -174,7 +174,7 @@ pub(super) fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> 
         return Ok(match hold.why {
             HoldReason::Taken => {
                 local.as_ref().is_some_and(is_unknown)
-                    || meets_records_of_another(tx, &hold.local_key(), &mut UndecidedByAccount::default())?
+                    || meets_records_of_another(tx, &hold.local_key(), &mut ThereOnly::default())?
             }
             _ => {
                 hold.gone.is_some()

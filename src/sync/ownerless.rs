@@ -22,9 +22,9 @@
 //! made and deleted here never had anything at the centre.
 //!
 //! If a person of this node is about to be sent there, it is asked whose it is ([`HoldReason::Taken`]), also if another record
-//! has its id here. No decision takes it out of its account.
+//! has its id here. Where it was deleted here, the person waits until that is there. No decision takes it out of its account.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Document, doc};
 
@@ -189,19 +189,30 @@ pub(super) fn adopt_for(
     Ok(())
 }
 
-/// The undecided records of people, by the account under which the centre has them; read when they are first asked for. For
-/// one transaction in which none is added.
+/// What the centre has under accounts and is not here: undecided records of people, and those that were deleted here and whose
+/// deletes have not been sent. Read when it is first asked for; for one transaction in which none is added.
 #[derive(Default)]
-pub(super) struct UndecidedByAccount(Option<BTreeMap<String, Vec<RecordKey>>>);
+pub(super) struct ThereOnly {
+    undecided: Option<BTreeMap<String, Vec<RecordKey>>>,
+    deleted: Option<BTreeSet<String>>,
+}
 
-impl UndecidedByAccount {
-    fn under(&mut self, tx: &Tx<'_>, account: &str) -> Result<&[RecordKey], StoreError> {
-        let known = match self.0.take() {
+impl ThereOnly {
+    fn undecided(&mut self, tx: &Tx<'_>, account: &str) -> Result<&[RecordKey], StoreError> {
+        let known = match self.undecided.take() {
             Some(known) => known,
             None => tx.undecided_by_account()?,
         };
-        let known = self.0.insert(known);
+        let known = self.undecided.insert(known);
         Ok(known.get(&fold_account(account)).map(Vec::as_slice).unwrap_or_default())
+    }
+
+    fn has_deleted(&mut self, tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
+        let known = match self.deleted.take() {
+            Some(known) => known,
+            None => tx.accounts_of_pending_deletes()?,
+        };
+        Ok(self.deleted.insert(known).contains(&fold_account(account)))
     }
 }
 
@@ -209,12 +220,12 @@ impl UndecidedByAccount {
 pub(super) fn hold_if_taken(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    undecided: &mut UndecidedByAccount,
+    there_only: &mut ThereOnly,
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
     if key.kind != Kind::Person
         || tx.hold(&key.id)?.is_some()
-        || !meets_records_of_another(tx, key, undecided)?
+        || !meets_records_of_another(tx, key, there_only)?
     {
         return Ok(());
     }
@@ -249,7 +260,7 @@ pub(super) fn hold_if_taken(
 pub(super) fn meets_records_of_another(
     tx: &Tx<'_>,
     key: &RecordKey,
-    undecided: &mut UndecidedByAccount,
+    there_only: &mut ThereOnly,
 ) -> Result<bool, StoreError> {
     let Some(person) = tx.document(key)? else {
         return Ok(false);
@@ -278,12 +289,28 @@ pub(super) fn meets_records_of_another(
             return Ok(true);
         }
     }
-    for of_others in undecided.under(tx, &key.id)? {
+    for of_others in there_only.undecided(tx, &key.id)? {
         if is_beside_anothers(tx, of_others, &key.id, &person)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether a person who is new would get records that were another one's and were deleted here, but not yet at the centre.
+pub(super) fn meets_deleted_of_another(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    there_only: &mut ThereOnly,
+) -> Result<bool, StoreError> {
+    if key.kind != Kind::Person || tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
+        return Ok(false);
+    }
+    let Some(person) = tx.document(key)? else {
+        return Ok(false);
+    };
+    let is_theirs = tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person));
+    Ok(!is_theirs && there_only.has_deleted(tx, &key.id)?)
 }
 
 /// Whether the centre has another record under this id, of the account, which is not known to be this person's.

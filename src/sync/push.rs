@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::apart::{self, Sent};
 use super::deletes::HeldBack;
 use super::doubt::hold_if_rewritten;
-use super::ownerless::UndecidedByAccount;
+use super::ownerless::ThereOnly;
 use super::owners::spell_owner_as_stored;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::unread::{Unread, is_read_first, unread_for};
@@ -21,10 +21,12 @@ use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
 use crate::domain::json::weight;
 use crate::domain::merge::{Clash, Side};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{Owner, PUSH_RANK_MAX};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx};
+use crate::store::{
+    Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx, WaitReason, Waiting,
+};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
@@ -144,7 +146,7 @@ impl Round<'_> {
             pending.retain(|(rank, ..)| *rank == first_rank);
             after = pending.last().map(|(rank, sequence, pending)| (*rank, *sequence, pending.key.clone()));
             if first_rank > PUSH_RANK_MAX {
-                pending.retain(|(_, sequence, pending)| !held_back.waits(pending.key.kind, *sequence));
+                pending.retain(|(_, sequence, pending)| !held_back.waits(&pending.key, *sequence));
             }
             let mut keys: Vec<RecordKey> = pending.into_iter().map(|(.., pending)| pending.key).collect();
             // What cannot be read stays as it is, and is not sent.
@@ -228,7 +230,7 @@ impl Round<'_> {
             .transact(move |tx| -> Result<_, StoreError> {
                 let (mut planned, mut size, mut tally) =
                     (Planned::default(), Size::default(), Tally::default());
-                let mut undecided = UndecidedByAccount::default();
+                let mut undecided = ThereOnly::default();
                 for key in &keys {
                     if size.is_full() {
                         planned.rest.push(key.clone());
@@ -312,7 +314,7 @@ fn plan(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     (node, now): (&str, Option<Moment>),
-    of_accounts: &mut UndecidedByAccount,
+    of_accounts: &mut ThereOnly,
     tally: &mut Tally,
 ) -> Result<Option<Sending>, StoreError> {
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? {
@@ -322,7 +324,12 @@ fn plan(
         ownerless::hold_if_taken(tx, key, of_accounts, tally)?;
         hold_if_rewritten(tx, key, tally)?;
     }
-    match undecided::waits(tx, key)?.filter(|_| !planted(Flaw::HeldPagesPushed)) {
+    let mut waiting = undecided::waits(tx, key)?;
+    if waiting.is_none() && ownerless::meets_deleted_of_another(tx, key, of_accounts)? {
+        let account = fold_account(&key.id);
+        waiting = Some(Waiting { key: key.clone(), account, why: WaitReason::Leaving });
+    }
+    match waiting.filter(|_| !planted(Flaw::HeldPagesPushed)) {
         Some(waiting) => {
             tx.put_waiting(&waiting)?;
             return Ok(None);

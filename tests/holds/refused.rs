@@ -34,7 +34,7 @@ impl Clinic {
         trash.filter(|row| row.key == key(kind, id)).map(|row| (row.document, row.state)).collect()
     }
 
-    async fn refuses(&self, id: &str, is_refused: bool) {
+    pub(super) async fn refuses(&self, id: &str, is_refused: bool) {
         let mut state = self.sim.state();
         state.refused.retain(|refused| refused != id);
         if is_refused {
