@@ -407,7 +407,7 @@ async fn a_page_without_a_book_is_in_the_book_of_its_path() {
     }
     for method in ["PATCH", "PUT"] {
         let body = json!({"id": "p1", "book": null, "summary": method});
-        let answer = node.request(method, "/pols/ANA001/p1").by("DOC003").json(body).send().await;
+        let answer = node.request(method, "/pols/ANA001/p1").by("ROOT004").json(&body).send().await;
         let page = answer.json();
         assert_eq!((&page["book"], &page["summary"]), (&json!("ANA001"), &json!(method)), "{method}");
     }
