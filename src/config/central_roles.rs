@@ -46,3 +46,37 @@ impl Loaded {
         Some((finding, remedy))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// At a Thalamus everybody can write their own roles. Who has decided is not asked again.
+    #[test]
+    fn roles_that_the_centre_gives_are_warned_about_until_somebody_decides() {
+        const WARNING: &str = "`accounts.central_roles` is not set";
+        let directory = TempDir::new().unwrap();
+        let centre = "central.uri = \"mongodb://127.0.0.1/federation\"";
+        for (keys, is_said) in [
+            (String::new(), false),
+            (centre.to_owned(), true),
+            (format!("{centre}\naccounts.central_roles = [\"end_user\"]"), false),
+            (format!("{centre}\naccounts.central_roles = [\"end_user\", \"health_professional\"]"), false),
+        ] {
+            let data_dir = directory.path().join("d");
+            let text = format!("server.listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n{keys}");
+            let found = Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine();
+            let said: Vec<_> = found.warnings.iter().filter(|warning| warning.contains(WARNING)).collect();
+            assert_eq!(said.len(), usize::from(is_said), "{keys}: {said:?}");
+            assert!(said.iter().all(|said| said.contains("set it to [\"end_user\"]")), "{said:?}");
+        }
+        let variable = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let env = [("THALAMUS_EDGE__ACCOUNTS__CENTRAL_ROLES", "[\"end_user\"]")].map(variable);
+        let loaded = Loaded::of_text(Path::new("site.toml"), centre, env.into_iter()).unwrap();
+        assert_eq!(loaded.open_central_roles(), None);
+    }
+}

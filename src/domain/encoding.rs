@@ -33,6 +33,7 @@ pub fn unmarked(bytes: &[u8]) -> Result<&[u8], EncodingError> {
 /// type and the name of a field.
 pub fn is_bson(bytes: &[u8]) -> bool {
     const TYPE_MAX: u8 = 0x13;
+    const LENGTH_MAX: usize = 17 << 20;
     let Some((length, fields)) = bytes.split_first_chunk::<4>() else {
         return false;
     };
@@ -41,7 +42,7 @@ pub fn is_bson(bytes: &[u8]) -> bool {
     };
     let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
     let end = usize::try_from(i32::from_le_bytes(*length)).ok().and_then(|length| length.checked_sub(1));
-    let is_ended = end.is_some_and(|end| bytes.get(end).is_none_or(|byte| *byte == 0));
+    let is_ended = end.is_some_and(|end| end < LENGTH_MAX && bytes.get(end).is_none_or(|byte| *byte == 0));
     is_ended && name.len() < rest.len() && !name.is_empty() && !name.iter().any(u8::is_ascii_control)
 }
 
