@@ -4,6 +4,7 @@
 //! a flag, the later winning. Everything that can be wrong is found when it is loaded, and the message says
 //! where to look; only the files it points to are read later, when they are needed.
 
+mod central_roles;
 mod check;
 pub mod edit;
 mod fault;

@@ -28,6 +28,8 @@ mod import_answers;
 mod import_deleted;
 #[path = "cli/import_losses.rs"]
 mod import_losses;
+#[path = "cli/import_moved.rs"]
+mod import_moved;
 #[path = "cli/import_reasons.rs"]
 mod import_reasons;
 #[path = "cli/imports.rs"]
@@ -356,7 +358,7 @@ fn accounts_that_came_inactive_are_opened_together() {
         clinic.run(&["user", "list"]).ends(0).says("4 accounts: 0 open; 3 came here inactive; 1 closed here");
         all(&["--since", "2026-01-01T00:00:00Z", "--dry-run"]).ends(0).says("3 accounts would be opened");
         all(&["--since", "2999-01-01T00:00:00Z"]).ends(0).says("0 accounts were opened");
-        all(&["--since", "lately"]).ends(1).complains("2026-11-29T00:00:00Z");
+        all(&["--since", "lately"]).ends(2).complains("2026-11-29T00:00:00Z");
         clinic.run(&["user", "enable"]).ends(2);
         clinic.run(&["user", "enable", "ANA001", "--all-inactive"]).ends(2);
         clinic.run(&["user", "enable", "ANA001", "--dry-run"]).ends(2);
@@ -1112,13 +1114,14 @@ fn records_are_imported_as_generators_and_mongoexport_write_them() {
     fs::write(clinic.path("people.jsonl"), people).unwrap();
     fs::write(clinic.path("pols.json"), pols).unwrap();
     let ran = clinic.run(&["import", "people.jsonl", "pols.json"]).ends(0);
-    ran.says("people.jsonl  2").complains("1 people are stored under another spelling of their account");
+    ran.says("people.jsonl  2");
+    assert!(!ran.err.contains("spell"), "{}", ran.err);
     ran.complains("note: 1 people have roles that count only where they are granted (root)")
         .complains("user add ID");
 
     let stored = clinic.records(Kind::Person);
     assert_eq!(stored[0], doc! {"_id": "ARGGEN001AAA", "name": "Ana", "roles": ["end_user"], "active": true});
-    assert_eq!(stored[1].get_str("_id").unwrap(), "ARGGEN002AAA");
+    assert_eq!(stored[1].get_str("_id").unwrap(), "arggen002aaa");
     assert_eq!(stored[1].get_datetime("dob").unwrap().timestamp_millis(), 497_279_100_000);
     assert!(stored[1].get_str("password").unwrap().starts_with("$2b$12$Y9rX7"));
     assert_eq!(clinic.records(Kind::Page)[0].get_i64("n").unwrap(), 5);
@@ -1140,7 +1143,7 @@ fn records_are_imported_as_generators_and_mongoexport_write_them() {
     assert_eq!((&again["files"][0]["equal"], &again["files"][1]["equal"]), (&json!(2), &json!(2)));
     fs::write(clinic.path("people.jsonl"), people.replace("\"Bo\"", "\"Bob\"")).unwrap();
     let kept = clinic.run(&["import", "people.jsonl"]).ends(1);
-    kept.complains("people.jsonl line 2 column 1: ARGGEN002AAA is stored with other content")
+    kept.complains("people.jsonl line 2 column 1: arggen002aaa is stored with other content")
         .complains("--replace");
     assert_eq!(clinic.records(Kind::Person)[1].get_str("name").unwrap(), "Bo");
     clinic.run(&["import", "people.jsonl", "--replace"]).ends(0);
@@ -1200,7 +1203,7 @@ fn names_of_collections_at_the_centre_are_understood() {
     let ran = clinic.run(&["import", "."]).ends(1);
     ran.complains("edge_nodes.json: not a collection of this node").complains("1 files were left out");
     assert_eq!(clinic.records(Kind::Person).len(), 1);
-    clinic.run(&["export", "out"]).ends(0).says("personas.jsonl  1");
+    clinic.run(&["export", "out"]).ends(0).says("personas.jsonl           1");
 }
 
 #[test]

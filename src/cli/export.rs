@@ -4,7 +4,6 @@
 //! Canonical extended JSON keeps every type of BSON; each line is read back before it counts as written.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -92,11 +91,9 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         let records = export.kind(kind, &file);
         let records =
             records.with_context(|| format!("the export in {} is not complete", directory.display()))?;
-        if records > 0 {
-            written.push(Exported::of(kind, file, records));
-        }
-        // Even empty, it tells `import` that documents which name no bytes have none.
-        if records > 0 && has_content(kind) && !directory.join(CONTENT_DIRECTORY).exists() {
+        written.push(Exported::of(kind, file, records));
+        // Even empty, it tells `import` that this is an export: documents which name no bytes have none.
+        if has_content(kind) && !directory.join(CONTENT_DIRECTORY).exists() {
             make_directory(&directory.join(CONTENT_DIRECTORY))?;
         }
     }
@@ -151,21 +148,18 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
     make_directory(directory)?;
     eprintln!("error: {}", plain(&cause.to_string()));
     let mut files: BTreeMap<Kind, (BufWriter<File>, Exported)> = BTreeMap::new();
+    for kind in Kind::ALL {
+        let file = file_of(config, kind);
+        let out = BufWriter::new(create(&directory.join(&file))?);
+        files.insert(kind, (out, Exported::of(kind, file, 0)));
+    }
     let mut chunks = Chunks::into(directory.join(CONTENT_DIRECTORY));
     let show = |left: Left| -> anyhow::Result<()> {
         let record = match left {
             Left::Record(record) => record,
             Left::Chunk(chunk) => return chunks.take(&chunk),
         };
-        let kind = record.key.kind;
-        let (out, exported) = match files.entry(kind) {
-            Entry::Occupied(file) => file.into_mut(),
-            Entry::Vacant(place) => {
-                let file = file_of(config, kind);
-                let out = BufWriter::new(create(&directory.join(&file))?);
-                place.insert((out, Exported::of(kind, file, 0)))
-            }
-        };
+        let (out, exported) = files.get_mut(&record.key.kind).context("a record of no kind")?;
         let document = Document::try_from(record.document.as_ref())?;
         writeln!(out, "{}", Bson::Document(document).into_canonical_extjson())?;
         exported.records += 1;
@@ -253,9 +247,10 @@ impl Export<'_> {
         damaged.collect()
     }
 
-    /// Writes the records of a kind that can be read, if there are any, and says how many.
+    /// Writes the records of a kind that can be read, and says how many. A file without any says that there are none: what
+    /// reads the files of an export need not ask which are there.
     fn kind(&mut self, kind: Kind, file: &str) -> anyhow::Result<u64> {
-        let mut out = None;
+        let mut out = BufWriter::new(create(&self.directory.join(file))?);
         let (mut after, mut records) = (None::<String>, 0);
         loop {
             let snapshot = self.store.read()?;
@@ -270,10 +265,6 @@ impl Export<'_> {
                 read.push(StoredRecord { id: id.to_owned(), document: document.to_owned() });
             })?;
             for record in &read {
-                let out = match &mut out {
-                    Some(out) => out,
-                    none => none.insert(BufWriter::new(create(&self.directory.join(file))?)),
-                };
                 let document = Document::try_from(record.document.as_ref())?;
                 self.content(&snapshot, kind, (&record.id, &document))?;
                 if kind == Kind::Person && snapshot.closing(&record.id)?.is_some() {
@@ -289,9 +280,7 @@ impl Export<'_> {
                 break;
             }
         }
-        if let Some(out) = out {
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        }
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         Ok(records)
     }
 
@@ -365,9 +354,6 @@ fn as_json(written: &[Exported], contents: u64) -> Value {
 }
 
 fn as_table(written: &[Exported]) -> String {
-    if written.is_empty() {
-        return "there are no records".to_owned();
-    }
     let rows: Vec<_> =
         written.iter().map(|exported| [exported.file.clone(), exported.records.to_string()]).collect();
     table(["FILE", "RECORDS"], &rows)

@@ -245,7 +245,8 @@ impl Importer {
             }
         }
         self.write(source, batch, &mut tally).await?;
-        if tally == Tally::default() {
+        // An export has a file for each collection.
+        if tally == Tally::default() && !source.of_export {
             self.clear_progress();
             eprintln!("note: {}: holds no records", plain(&path.display().to_string()));
         }
@@ -311,8 +312,13 @@ impl Importer {
                 tally.active_kept += 1;
                 self.tell(path, item.place, &kept.say(&key.id));
             }
+            if key.kind == Kind::Person && key.id != item.id && verdict.is_of_record() {
+                tally.respelled += 1;
+                let message =
+                    format!("{:?}: the account is spelled {:?} here, and stays so", item.id, key.id);
+                self.tell(path, item.place, &message);
+            }
             if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Restored) {
-                tally.folded += u64::from(key.id != item.id);
                 tally.of_unknown += u64::from(is_of_unknown);
                 if key.kind == Kind::Person && !is_account(&key.id) {
                     tally.no_account += 1;
@@ -444,12 +450,13 @@ impl Importer {
 
     fn tell_notes(&self, tallies: &[(&Source, Tally)]) {
         let sum = |count: fn(&Tally) -> u64| tallies.iter().map(|(_, tally)| count(tally)).sum::<u64>();
-        let (folded, different) = (sum(|tally| tally.folded), sum(|tally| tally.different));
+        let (respelled, different) = (sum(|tally| tally.respelled), sum(|tally| tally.different));
         let (without_content, of_unknown) =
             (sum(|tally| tally.without_content), sum(|tally| tally.of_unknown));
-        if folded > 0 {
+        if respelled > 0 {
             eprintln!(
-                "note: {folded} people are stored under another spelling of their account than in the files"
+                "note: {respelled} people have another spelling of their account here than in the files. Where spellings are \
+                 different people, as in Thalamus, put the spelling of the files into an `export` before it goes there"
             );
         }
         if different > 0 {

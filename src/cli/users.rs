@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufRead as _, Read as _};
 
+use chrono::DateTime;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -54,7 +55,7 @@ pub(super) struct EnableArgs {
     #[arg(long)]
     all_inactive: bool,
     /// Only those that came, or became inactive, at this moment or later: 2026-11-29T00:00:00Z.
-    #[arg(long, requires = "all_inactive", conflicts_with = "id", value_name = "MOMENT")]
+    #[arg(long, requires = "all_inactive", conflicts_with = "id", value_name = "MOMENT", value_parser = moment)]
     since: Option<String>,
     /// Say whose accounts it would open, and open none.
     #[arg(long, requires = "all_inactive", conflicts_with = "id")]
@@ -86,6 +87,12 @@ pub(super) struct PasswdArgs {
     /// Read the password from standard input, one line, instead of asking.
     #[arg(long)]
     password_stdin: bool,
+}
+
+/// The node would refuse any other text, as a request and not as an argument.
+fn moment(text: &str) -> Result<String, String> {
+    let read = DateTime::parse_from_rfc3339(text);
+    read.map(|_| text.to_owned()).map_err(|_| "must be a moment such as 2026-11-29T00:00:00Z".to_owned())
 }
 
 pub(super) async fn run(config: Config, command: UserCommand) -> anyhow::Result<Done> {

@@ -74,6 +74,9 @@ impl Loaded {
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.port_warning());
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
+        examined
+            .warnings
+            .extend(self.open_central_roles().map(|(finding, remedy)| format!("{finding}; {remedy}")));
         examined.warnings.extend(self.without_effect());
         examined.warnings.extend(self.open_secrets());
         if let Ok(Some((finding, remedy))) = self.config.centre_weakness() {
@@ -142,27 +145,6 @@ impl Loaded {
                 vec![self.origins.fault(key, format!("{}: cannot be read: {cause}", path.display()))]
             }
         }
-    }
-
-    /// Roles that are to count when they come from the centre, but that mean nothing here.
-    fn unknown_roles(&self, acl: &Acl) -> Option<String> {
-        const KEY: &str = "accounts.central_roles";
-        let unknown: Vec<String> = self
-            .config
-            .accounts
-            .central_roles
-            .iter()
-            .filter(|role| !acl.knows_role(role))
-            .map(|role| format!("{role:?}"))
-            .collect();
-        // The default need not fit other rules.
-        (self.origins.has(KEY) && !unknown.is_empty()).then(|| {
-            format!(
-                "`{KEY}` names {}, which the access rules do not know; there are {}",
-                unknown.join(", "),
-                acl.role_names().join(", ")
-            )
-        })
     }
 
     /// The address of the centre as a round reads it, with the files that it names.

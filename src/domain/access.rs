@@ -98,6 +98,8 @@ pub struct Acl {
 struct Permissions {
     names: BTreeMap<Verb, BTreeSet<String>>,
     global: bool,
+    /// `global` is JSON's `true`, which Thalamus takes for no.
+    is_json_global: bool,
     /// What GET names may be read of one other person at a time, for a reason.
     emergency: bool,
 }
@@ -310,6 +312,7 @@ fn parse_permissions(
         }
         permissions.names.insert(verb, names);
     }
+    permissions.is_json_global = given.get("global") == Some(&Value::Bool(true));
     if permissions.emergency && permissions.global {
         warnings.push(format!(
             "role {role:?}: \"emergency\" does nothing beside \"global\", which gives more: leave one of them out"

@@ -117,6 +117,16 @@ pub fn replace(
     Ok(document)
 }
 
+/// Takes null out of the field of the owner, where the path names the person: MyGNUHealth sends `"book": null` with pages that
+/// were made before its account was set.
+pub fn leave_out_null_owner(schema: &Schema, body: &mut Map<String, Value>) {
+    if let Owner::Field(field) = schema.owner
+        && body.get(field).is_some_and(Value::is_null)
+    {
+        body.shift_remove(field);
+    }
+}
+
 fn is_owner_field(schema: &Schema, key: &str) -> bool {
     matches!(schema.owner, Owner::Field(field) if field == key)
 }

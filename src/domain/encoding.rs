@@ -29,7 +29,24 @@ pub fn unmarked(bytes: &[u8]) -> Result<&[u8], EncodingError> {
     }
 }
 
-/// The same as text.
+/// Whether bytes begin as a document in BSON, which has zero bytes at the places where UTF-16 has them: its length, then the
+/// type and the name of a field.
+pub fn is_bson(bytes: &[u8]) -> bool {
+    const TYPE_MAX: u8 = 0x13;
+    const LENGTH_MAX: usize = 17 << 20;
+    let Some((length, fields)) = bytes.split_first_chunk::<4>() else {
+        return false;
+    };
+    let Some((1..=TYPE_MAX | 0x7F | 0xFF, rest)) = fields.split_first() else {
+        return false;
+    };
+    let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+    let end = usize::try_from(i32::from_le_bytes(*length)).ok().and_then(|length| length.checked_sub(1));
+    let is_ended = end.is_some_and(|end| end < LENGTH_MAX && bytes.get(end).is_none_or(|byte| *byte == 0));
+    is_ended && name.len() < rest.len() && !name.is_empty() && !name.iter().any(u8::is_ascii_control)
+}
+
+/// [`unmarked`] as text.
 pub fn utf8(bytes: &[u8]) -> Result<&str, EncodingError> {
     let text = unmarked(bytes)?;
     std::str::from_utf8(text)
@@ -60,6 +77,19 @@ pub fn decoded(bytes: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bson_is_no_utf_16() {
+        let document = bson::doc! {"_id": "ARGAAA001AAA", "name": "x"}.to_vec().unwrap();
+        assert!(is_bson(&document) && is_bson(&[document.clone(), document.clone()].concat()));
+        // Only the beginning of a long one is looked at.
+        assert!(is_bson(document.get(..12).unwrap()));
+        for text in ["{}", "{\"a\": 1}", "{\r\n}", "[\n{", "\n\n", "1", "a\tb", "ñ\u{1}a"] {
+            let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            assert!(!is_bson(&little) && !is_bson(&big) && !is_bson(text.as_bytes()), "{text:?}");
+        }
+    }
 
     #[test]
     fn marks_are_skipped_and_other_encodings_named() {

@@ -4,13 +4,15 @@
 //! and everything else as JSON in `data`. Upstream looks rows up by these columns and never by `data`. Where the two say
 //! different things, nobody can tell which is right, and the row is refused: it may be about another person.
 //!
-//! `layout` tells the formats of files apart, `copy` and `csv` take their lines apart, `dump` finds the rows in a dump, `bytea` reads bytes.
+//! `layout` tells the formats of files apart, `copy` and `csv` take their lines apart, `dump` finds the rows in a dump, `bytea` reads bytes,
+//! `misplaced` tells records of another collection.
 
 pub mod bytea;
 pub mod copy;
 pub mod csv;
 pub mod dump;
 pub mod layout;
+mod misplaced;
 
 use serde_json::{Map, Value};
 
@@ -336,12 +338,15 @@ pub fn take(kind: Kind, mut fields: Map<String, Value>, owner: Option<&str>) -> 
         }
         let is_column = |name: &String| name != "_id" && column_named(schema, name).is_some();
         let is_of_table = has_table(schema) && fields.keys().all(is_column);
-        if is_of_table
-            && matches!(fields.get("data"), Some(Value::Array(list)) if list.iter().any(Value::is_object))
-        {
-            return Err("data: a list stands where the row has one document".to_owned());
+        match fields.get("data") {
+            Some(Value::Array(_)) if is_of_table => {
+                return Err("data: a list stands where the row has one document".to_owned());
+            }
+            Some(_) if is_of_table => {
+                return Err("data: must be a JSON object: the row has no document in it".to_owned());
+            }
+            _ => return take_flat(schema, fields, owner),
         }
-        return take_flat(schema, fields, owner);
     }
     let (mut columns, mut cells) = (Vec::new(), Vec::new());
     for (name, value) in std::mem::take(&mut fields) {
@@ -436,6 +441,13 @@ fn agree(
 
 /// A document of which nothing stands beside it but, perhaps, whose it is.
 fn take_flat(schema: &Schema, mut fields: Map<String, Value>, owner: Option<&str>) -> Result<Taken, String> {
+    if let Some((field, others)) = misplaced::mark_of_others(schema, &fields) {
+        return Err(format!(
+            "`{field}` stands in records of {}, not of {}: call the file after them, or say --collection",
+            others.join(", "),
+            schema.collection
+        ));
+    }
     // Anything else that is no id is found by who makes a document of it.
     if let (Some(Value::String(a)), Some(Value::String(b))) = (fields.get("_id"), fields.get("id"))
         && !schema.same_id(a, b)

@@ -63,10 +63,10 @@ pub(crate) async fn write(
     let is_long = writing(&text, 0) > PARSED_BYTES_MAX;
     // A text may take many times its length once it is read: not while this waits.
     let (mut body, mut secrets) = match is_long {
-        false => read_body(target.schema.kind, &text)?,
+        false => read_body(target, &text)?,
         true => {
             let work = workload::take(node, caller, writing(&text, 0)).await?;
-            (Map::new(), work.run(|| read_body(target.schema.kind, &text))?.1)
+            (Map::new(), work.run(|| read_body(target, &text))?.1)
         }
     };
     let gave_password = secrets.contains_key(PASSWORD);
@@ -88,7 +88,7 @@ pub(crate) async fn write(
         };
         let work = Arc::new(workload::take(node, caller, writing(&text, stored.unwrap_or(0))).await?);
         if is_long {
-            body = work.run(|| read_body(target.schema.kind, &text))?.0;
+            body = work.run(|| read_body(target, &text))?.0;
         }
         if let Some(hash) = &hash {
             body.insert(PASSWORD.into(), Value::String(hash.clone()));
@@ -137,9 +137,12 @@ fn is_hidden(acl: &Acl, target: &ItemTarget<'_>, caller: &Caller, verb: Verb, ow
 type Fields = Map<String, Value>;
 
 /// What a body says: what is written, and what is asked about a password.
-fn read_body(kind: Kind, text: &[u8]) -> Result<(Fields, Fields), ApiError> {
+fn read_body(target: &ItemTarget<'_>, text: &[u8]) -> Result<(Fields, Fields), ApiError> {
     let mut body = parse_body(text)?;
-    let secrets = secrets_of(kind, &mut body)?;
+    if target.path_owner.is_some() {
+        edit::leave_out_null_owner(target.schema, &mut body);
+    }
+    let secrets = secrets_of(target.schema.kind, &mut body)?;
     Ok((body, secrets))
 }
 

@@ -389,10 +389,34 @@ async fn a_page_says_in_its_body_what_its_path_says() {
         let answer = node.post("/pols/ANA001/p1", body).by("ANA001").send().await.is(422, NOTHING);
         assert!(["id", "_id"].contains(&answer.json()["field"].as_str().unwrap()));
     }
-    for book in [json!("BOB002"), json!(null), json!(["ANA001"])] {
+    for book in [json!("BOB002"), json!(""), json!(["ANA001"])] {
         let body = json!({"id": "p1", "book": book});
         node.post("/pols/ANA001/p1", body).by("ANA001").send().await.is_invalid("book");
     }
+}
+
+/// MyGNUHealth sends pages so that were made before its account was set, and again with each synchronization until they are
+/// taken.
+#[tokio::test]
+async fn a_page_without_a_book_is_in_the_book_of_its_path() {
+    let node = TestNode::with_people().await;
+    for (body, status) in [(json!({"id": "p1", "book": null}), 201), (json!({"id": "p1", "book": null}), 200)]
+    {
+        let answer = node.post("/pols/ANA001/p1", body).by("ANA001").send().await;
+        assert_eq!((answer.status, &answer.json()["book"]), (status, &json!("ANA001")));
+    }
+    for method in ["PATCH", "PUT"] {
+        let body = json!({"id": "p1", "book": null, "summary": method});
+        let answer = node.request(method, "/pols/ANA001/p1").by("ROOT004").json(&body).send().await;
+        let page = answer.json();
+        assert_eq!((&page["book"], &page["summary"]), (&json!("ANA001"), &json!(method)), "{method}");
+    }
+    // Where the path names nobody, null is no person, and takes none away.
+    let document = json!({"fedacct": null});
+    node.post("/personal-documents/d1", document.clone()).by("DOC003").send().await.is_invalid("fedacct");
+    let made = node.post("/personal-documents/d1", json!({"fedacct": "ANA001"})).by("DOC003").send().await;
+    assert_eq!(made.status, 201);
+    node.patch("/personal-documents/d1", document).by("DOC003").send().await.is_invalid("fedacct");
 }
 
 #[tokio::test]

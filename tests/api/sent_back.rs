@@ -193,9 +193,15 @@ async fn an_owner_in_another_case_is_the_same_owner() {
             assert_eq!(node.stored(place.schema.kind, &place.id).unwrap(), document);
             for other in [json!("BOB002"), json!(null), json!("ana0012"), json!(1)] {
                 let body = json!({field: other, "n": 1, "id": place.id});
+                // Null names nobody, and the path may name the person.
+                let is_told_by_path = other.is_null() && place.path.contains("ANA001");
                 for method in ["PATCH", "PUT"] {
                     let call = node.request(method, &place.path).json(&body).by("ROOT004");
-                    call.send().await.is_invalid(field);
+                    let answer = call.send().await;
+                    match is_told_by_path {
+                        true => answer.is(200, NOTHING).has(json!({field: stored})),
+                        false => answer.is_invalid(field),
+                    };
                 }
             }
         }

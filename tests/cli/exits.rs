@@ -118,3 +118,13 @@ fn what_a_configuration_points_to_keeps_a_node_from_starting_with_the_same_code(
         assert!(is_refused(&clinic, &[], &format!("{length} bytes")), "{length} bytes");
     }
 }
+
+/// What no node could understand is an argument that makes no sense, whether a node runs or not.
+#[test]
+fn a_moment_that_is_none_ends_as_a_wrong_argument() {
+    let clinic = Clinic::new();
+    for since in ["yesterday", "2026-13-01T00:00:00Z", ""] {
+        let args = ["user", "enable", "--all-inactive", "--since", since];
+        clinic.run(&args).ends(2).complains("must be a moment such as 2026-11-29T00:00:00Z");
+    }
+}

@@ -261,7 +261,9 @@ class Cases:
             for who, login, account, subject in callers():
                 identifier = more.get("page", "new-{}").replace("{}", f"{next(self.numbers):05}")
                 if more.get("exists"):
-                    identifier = self.new_page(account if more["exists"] == "here" else self.new_person())
+                    identifier = self.new_page(self.new_person() if more["exists"] == "elsewhere" else account)
+                if more.get("exists") == "as sent":
+                    self.records.pages[-1] = {"_id": identifier, "book": account, **bodies.HMIS_PAGE}
                 account = "NOSUCH0002" if more.get("nobody") else account.lower() if more.get("folds") else account
                 if more.get("nobody") and who == "end_user":
                     continue

@@ -11,6 +11,7 @@ import bodies
 import exports
 import forms
 import guide
+import way_back
 from cases import basic
 from people import ADMIN, ANA, BIRTH, CAMERON, PASSWORD, PICTURE, ROOT_PASSWORD, json_bytes, page, person
 from servers import Mongo, Node, Postgres, Thalamus
@@ -259,6 +260,16 @@ class Clinic:
         self.configure(self.server_section, section + 'schedule = "0 0 0 1 1 *"\njitter_s = 0\n')
         return steps.step("join")
 
+    def open_at_centre(self, centre, account, password):
+        """Joining has closed whom step 7 opened, because the centre has `false`. The guide says how they are opened."""
+        def may_log_in():
+            return self.node.ask("GET", f"/people/{account}", basic((account, password))).status == 200
+        self.check(not may_log_in(), f"{account} was not closed by joining: the step is for nothing")
+        said = self.guide.step("open at the centre")
+        self.check("active" in said and may_log_in(), said)
+        self.node.command("sync", "now")
+        self.check(centre.database.people.find_one({"_id": account})["active"] is True, f"{account} stays closed at the centre")
+
     def go_on(self):
         """Work with the node, which the old Thalamus must have when the clinic goes back."""
         account = "ARGNEW001AAA"
@@ -296,11 +307,11 @@ PROFESSION = ("people", ANA, "profession", "nurse", "teacher")
 CHANGED_PASSWORD = ("people", ANA, "password", None, None)
 
 
-def fill_centre(centre):
-    """The federation before the clinic joins: somebody the clinic knows too, and somebody else."""
+def fill_centre(centre, *more):
+    """The federation before the clinic joins: somebody the clinic knows too, somebody else, and `more` people."""
     ana = person(ANA, "Ana", profession="teacher", weight=61)
     del ana["active"]
-    centre.database.people.insert_many([ana, person("DEUMOP095IDI", "John", lastname="Dillinger")])
+    centre.database.people.insert_many([ana, person("DEUMOP095IDI", "John", lastname="Dillinger"), *more])
     centre.database.pols.insert_many([page(BIRTH, ANA), page("far-1", "DEUMOP095IDI")])
 
 
@@ -380,6 +391,11 @@ def from_postgresql(processes, binary):
     check_joined(clinic, centre, clinic.join(centre), {PROFESSION, CHANGED_PASSWORD})
     clinic.go_on()
     clinic.go_back("back to PostgreSQL", lambda: exports.of_postgres(postgres), exports.as_json)
+    processes.end(thalamus.process)
+    postgres.psql("ALTER DATABASE federation RENAME TO moved; CREATE DATABASE federation", database="postgres")
+    with open(os.path.join(demo, "federation_schema.sql"), encoding="utf-8") as file:
+        postgres.psql(file.read())
+    clinic.guide.done |= way_back.WayBack(processes, postgres, binary, clinic.check).run()
     return clinic
 
 
@@ -420,8 +436,11 @@ def from_mongodb(processes, binary):
     clinic.look_at_added_rights()
     centre = Mongo(processes, "centre-mongodb")
     centre.start()
-    fill_centre(centre)
-    check_joined(clinic, centre, clinic.join(centre), {PROFESSION})
+    # As its Thalamus made them: nobody looks at `active` there.
+    fill_centre(centre, {**rows.records["people"]["ARGNEW002BBB"], "active": False})
+    joined = clinic.join(centre)
+    clinic.open_at_centre(centre, "ARGNEW002BBB", MADE["ARGNEW002BBB"])
+    check_joined(clinic, centre, joined, {PROFESSION})
     clinic.go_on()
     clinic.go_back("back to MongoDB", lambda: exports.of_mongo(mongo.database))
     return clinic

@@ -29,6 +29,9 @@ pub(super) fn settings(found: &mut Findings, loaded: &Loaded) {
         let remedy = "correct it there, or put back what it names, then systemctl restart thalamus-edge";
         found.warning("configuration", fault.to_string(), remedy);
     }
+    if let Some((finding, remedy)) = loaded.open_central_roles() {
+        found.warning("roles of the centre", finding, remedy);
+    }
 }
 
 pub(super) fn rules(found: &mut Findings, config: &Config) {

@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::wrapping::{Wrapping, of_others, rows_in, wrapping_of, wrapping_of_file};
 use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
-use crate::domain::encoding::unmarked;
+use crate::domain::encoding::{is_bson, unmarked};
 use crate::domain::exported::dump::{DumpLine, DumpReader};
 use crate::domain::exported::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};
 use crate::domain::exported::{Cell, Column, columns_named, copy, csv, is_heading};
@@ -21,6 +21,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 const GZIP_MARK: &[u8] = b"\x1f\x8b";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const EITHER: &str = "whether its backslashes are escaped twice, as COPY does it, cannot be told; say --format copy or --format json";
+const BSON: &str =
+    "this is BSON, as mongodump writes it: take mongoexport, or make text of it with `bsondump FILE`";
 const COPIED_LIST: &str =
     "a list of rows that COPY wrote is not read: export it with psql -At, or row by row";
 
@@ -77,6 +79,7 @@ pub(super) fn rows_of(
     };
     let layout = match format {
         _ if table.is_some() => Layout::Dump,
+        _ if is_bson(&head) => Layout::Unknown(BSON),
         Format::Auto if unmarked(head.get(..2).unwrap_or(&head)).is_err() => Layout::Json,
         Format::Auto => match told_layout(path, &head, kind)? {
             Layout::Dump => Layout::Unknown("this is a dump of a database: give it the ending .sql"),
@@ -432,6 +435,8 @@ pub(super) struct DumpTable {
     /// The database that it is of; empty where the dump does not say.
     pub(super) database: String,
     pub(super) name: String,
+    /// As the dump names them, if it does.
+    pub(super) columns: Option<Vec<String>>,
 }
 
 /// What a dump holds.
@@ -464,9 +469,10 @@ pub(super) fn tables_of_dump(path: &Path) -> io::Result<DumpTables> {
         let line = line.unwrap_or_default();
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         match reader.line(line.strip_suffix(b"\r").unwrap_or(line)) {
-            DumpLine::Begin { table: name, .. } => {
-                let table = DumpTable { database: reader.database().to_owned(), name };
-                match tables.iter().position(|known| *known == table) {
+            DumpLine::Begin { table: name, columns } => {
+                let table = DumpTable { database: reader.database().to_owned(), name, columns };
+                let is_it = |known: &DumpTable| known.database == table.database && known.name == table.name;
+                match tables.iter().position(is_it) {
                     None => {
                         tables.push(table);
                         numbers.push(reader.number());

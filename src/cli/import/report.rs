@@ -21,8 +21,8 @@ pub(super) struct Tally {
     pub(super) restored: u64,
     /// Not taken.
     pub(super) refused: u64,
-    /// People whose id is spelled in upper case here, unlike in the file.
-    pub(super) folded: u64,
+    /// People whose account is spelled otherwise here than in the file.
+    pub(super) respelled: u64,
     /// Personal documents whose bytes are not on this node.
     pub(super) without_content: u64,
     /// People of whom the files say otherwise whether they may log in, which stays as it is here.
@@ -48,6 +48,7 @@ pub(super) fn as_json(tallies: &[(&Source, Tally)], sources: &Sources, is_dry_ru
             "incomplete": tally.without_content,
             "active_kept": tally.active_kept,
             "no_account": tally.no_account,
+            "respelled": tally.respelled,
             "of_unknown": tally.of_unknown,
         })
     });

@@ -16,6 +16,7 @@ use crate::cli::export_kept::KEPT;
 use crate::cli::show::plain;
 use crate::config::Config;
 use crate::domain::content::is_content_name;
+use crate::domain::exported::columns_named;
 use crate::domain::exported::dump::schema_and_name;
 use crate::domain::record::Kind;
 use crate::domain::schema::SCHEMAS;
@@ -248,8 +249,16 @@ impl Sources {
                     eprintln!("{shown}: its table {} is of another schema and is not taken", plain(name));
                 }
                 Some(kind) => {
-                    let (path, table) = (path.to_owned(), Some(table));
-                    self.files.push(Source { path, kind, table, of_export: false });
+                    match table.columns.as_deref().map(|names| columns_named(kind, names)).transpose() {
+                        Ok(_) => {
+                            let (path, table) = (path.to_owned(), Some(table));
+                            self.files.push(Source { path, kind, table, of_export: false });
+                        }
+                        // Another program's perhaps, which happens to be called so.
+                        Err(why) => {
+                            self.skip(path.to_owned(), &format!("its table {name} is not Thalamus's: {why}"))
+                        }
+                    }
                 }
                 None => {
                     self.skip(path.to_owned(), &format!("its table {name} is not a collection of this node"))

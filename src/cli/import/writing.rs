@@ -110,8 +110,9 @@ pub(super) fn write_one(
     let mut document = item.document.clone();
     let mut key = RecordKey::new(kind, item.id.as_str());
     if kind == Kind::Person {
-        // As the API does it: whatever the spelling, it is one account.
-        key.id = tx.resolve_person(&item.id)?.unwrap_or_else(|| fold_account(&item.id));
+        // Whatever the spelling, it is one account. Who is new keeps the spelling of the file: in the database that the files
+        // come from, another spelling would be another person if the clinic goes back.
+        key.id = tx.resolve_person(&item.id)?.unwrap_or(key.id);
         document.insert("_id", key.id.as_str());
     }
     let stored = tx.document(&key)?;
@@ -134,6 +135,7 @@ pub(super) fn write_one(
     let is_closed = is_closed(item, kind, terms);
     let mut is_active_kept = false;
     if let Some(stored) = &stored {
+        leave_out_shown_id(kind, &mut document, stored);
         keep_unsaid(kind, &mut document, stored);
         is_active_kept = keep_active(kind, &mut document, stored);
     }
@@ -313,6 +315,17 @@ fn keep_unsaid(kind: Kind, document: &mut Document, stored: &Document) {
         if let (None, Some(value)) = (document.get(field), stored.get(field)) {
             document.insert(*field, value.clone());
         }
+    }
+}
+
+/// An answer of a node shows the id as `_id` and as `id`: that is no field of the record, unless it is stored so.
+fn leave_out_shown_id(kind: Kind, document: &mut Document, stored: &Document) {
+    let is_shown = match (document.get_str("_id"), document.get_str("id")) {
+        (Ok(id), Ok(shown)) => !stored.contains_key("id") && kind.schema().same_id(id, shown),
+        _ => false,
+    };
+    if is_shown {
+        document.remove("id");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Floor 0. Access rules that were written for Thalamus: what they give at a node, and what they gave there besides.
+//! Floor 0. Access rules that were written for Thalamus: what they give at a node, and what they gave there.
 //!
 //! The facts about Thalamus were read off versions 0.9.4 and 0.9.18.
 
@@ -98,7 +98,8 @@ impl Acl {
         })
     }
 
-    /// What each role may do, and what Thalamus let it do besides with the same rules; a few lines each.
+    /// What each role may do, what Thalamus let it do besides with the same rules, and what of it Thalamus did not; a few
+    /// lines each.
     pub fn explained(&self) -> Vec<String> {
         let mut lines: Vec<_> =
             self.roles.iter().flat_map(|(role, permissions)| explained(role, permissions)).collect();
@@ -142,12 +143,38 @@ fn explained(role: &str, permissions: &Permissions) -> Vec<String> {
     if !besides.is_empty() {
         lines.push(format!("  Thalamus let it besides: {}", besides.join("; ")));
     }
+    let added = added(permissions);
+    if !added.is_empty() {
+        lines.push(format!("  Thalamus did not let it: {}", added.join("; ")));
+    }
     lines
+}
+
+/// What a node lets a role do that Thalamus did not, with the same names and where Thalamus has the path.
+fn added(permissions: &Permissions) -> Vec<String> {
+    let mut added = Vec::new();
+    if permissions.is_json_global {
+        added.push(
+            "use the records of others, because it takes \"global\": true for no, and only the text \"True\" for yes"
+                .to_owned(),
+        );
+    }
+    if permissions.has(Verb::Delete, "page") {
+        added.push("delete pages (DELETE page)".to_owned());
+    }
+    let replaced: Vec<_> =
+        ["person", "page"].into_iter().filter(|name| permissions.has(Verb::Put, name)).collect();
+    if !replaced.is_empty() {
+        added.push(format!("replace records (PUT {})", replaced.join(", ")));
+    }
+    added
 }
 
 /// What Thalamus let a role do that a node does not, with the same names.
 fn besides(role: &str, permissions: &Permissions) -> Vec<&'static str> {
-    let Permissions { global, .. } = permissions;
+    let Permissions { global, is_json_global, .. } = permissions;
+    // What Thalamus made of the file.
+    let was_global = *global && !is_json_global;
     let can = |verb: Verb, name: &str| permissions.has(verb, name);
     let cases = [
         (!global && can(Verb::Get, "people"), "read the list of all people (GET people)"),
@@ -155,17 +182,20 @@ fn besides(role: &str, permissions: &Permissions) -> Vec<&'static str> {
             !global && (can(Verb::Get, "page") || can(Verb::Patch, "page")),
             "read and change a page of somebody else under its own path (GET and PATCH page)",
         ),
-        (!global && can(Verb::Patch, "person"), "give itself other roles (PATCH person)"),
         (
-            *global && role != ROOT && can(Verb::Patch, "person"),
+            !(was_global || *global && role == ROOT) && can(Verb::Patch, "person"),
+            "give itself other roles (PATCH person)",
+        ),
+        (
+            was_global && role != ROOT && can(Verb::Patch, "person"),
             "change other people's passwords, roles and activity (PATCH person)",
         ),
         (
-            *global && role != ROOT && can(Verb::Post, "person"),
+            was_global && role != ROOT && can(Verb::Post, "person"),
             "make people with other roles than \"end_user\" (POST person)",
         ),
         (
-            *global && role != ROOT && can(Verb::Post, "password"),
+            was_global && role != ROOT && can(Verb::Post, "password"),
             "set other people's passwords in the form (POST password)",
         ),
     ];
@@ -270,6 +300,38 @@ mod tests {
             Acl::parse(r#"[{"role": "admin", "permissions": {"GET": ["people"], "global": true}}]"#).unwrap();
         assert_eq!(allowed(&acl, "admin"), []);
         assert!(warnings[0].contains("there is no role \"root\""), "{warnings:?}");
+    }
+
+    /// Thalamus compares with the text: with JSON's `true` a role had its own records only.
+    #[test]
+    fn what_thalamus_did_not_allow_is_said() {
+        let explained = |text: &str| Acl::parse(text).unwrap().0.explained();
+        let of_role = |lines: &[String], role: &str| {
+            let begin = lines.iter().position(|line| line.starts_with(&format!("role {role:?}"))).unwrap();
+            let lines = lines.iter().skip(begin + 1);
+            lines.take_while(|line| line.starts_with(' ')).cloned().collect::<Vec<_>>().join("\n")
+        };
+        let (asked, words) = ("did not let it", "takes \"global\": true for no");
+        let as_text = explained(OF_THALAMUS);
+        assert!(!of_role(&as_text, "end_user").contains(asked), "{as_text:?}");
+        assert!(!of_role(&as_text, "health_professional").contains(asked), "{as_text:?}");
+        let root = of_role(&as_text, ROOT);
+        assert!(
+            root.contains("did not let it: delete pages (DELETE page)") && !root.contains(words),
+            "{root}"
+        );
+        let as_json = explained(&OF_THALAMUS.replace("\"True\"", "true").replace("\"False\"", "false"));
+        for (role, is_said) in [("end_user", false), ("health_professional", true), (ROOT, true)] {
+            let said = of_role(&as_json, role);
+            assert_eq!(said.contains(words), is_said, "{role}: {said}");
+        }
+        let staff = of_role(&as_json, "health_professional");
+        assert!(staff.contains("besides: give itself other roles (PATCH person)"), "{staff}");
+        assert!(!staff.contains("passwords"), "{staff}");
+        assert!(!of_role(&as_json, ROOT).contains("besides"), "{as_json:?}");
+        let replacing =
+            OF_THALAMUS.replace("\"DELETE\": [\"person\"", "\"PUT\": [\"page\"], \"DELETE\": [\"person\"");
+        assert!(of_role(&explained(&replacing), ROOT).contains("replace records (PUT page)"));
     }
 
     #[test]

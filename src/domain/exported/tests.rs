@@ -127,6 +127,17 @@ fn objects_are_rows_or_documents() {
         (Kind::Page, json!({"id": "P2", "data": page}), Err("column `id` is \"P2\"")),
         (Kind::Page, json!({"id": "P1", "book": "ANA", "data": null}), Err("`data` is NULL")),
         (Kind::Page, json!({"id": 1, "book": "ANA", "data": page}), Err("id: must be text")),
+        // As in a cell of COPY: what is no document makes no row, and is no field of a record.
+        (Kind::Person, json!({"id": "ANA", "data": 5}), Err("data: must be a JSON object")),
+        (Kind::Person, json!({"id": "ANA", "data": true}), Err("data: must be a JSON object")),
+        (Kind::Person, json!({"id": "ANA", "data": []}), Err("data: a list stands where")),
+        (Kind::Person, json!({"data": [1]}), Err("data: a list stands where")),
+        (Kind::Person, json!({"id": "ANA", "data": "x"}), Err("data: not JSON")),
+        (
+            Kind::Encounter,
+            json!({"id": "E1", "person": "ANA", "data": 5}),
+            Ok(r#"{"id":"E1","person":"ANA","data":5}"#),
+        ),
         // With a field of its own it is a document, and so is one of MongoDB.
         (
             Kind::Page,
@@ -183,6 +194,56 @@ fn objects_are_rows_or_documents() {
         let found = object(kind, value.clone());
         assert!(agrees(&found, expected), "{value}: {found:?}");
     }
+}
+
+/// Who has one account is seen by other people than who reads a page or an institution.
+#[test]
+fn records_of_another_collection_are_refused() {
+    let ana = r#"{"id":"ANA","name":"Ana","book":"x"}"#;
+    for (kind, value, expected) in [
+        (
+            Kind::Person,
+            json!({"_id": "P1", "book": "ANA"}),
+            Err("`book` stands in records of pols, not of people"),
+        ),
+        (Kind::Person, json!({"_id": "D1", "fedacct": "ANA"}), Err("in records of personal_document")),
+        (
+            Kind::Person,
+            json!({"_id": "E1", "person": "ANA"}),
+            Err("in records of encounter, event, measurements, "),
+        ),
+        (Kind::Person, json!({"id": "P1", "data": {"book": "ANA"}}), Err("`book` stands in records of pols")),
+        // A person may have any fields besides a person's own.
+        (Kind::Person, json!({"id": "ANA", "name": "Ana", "book": "x"}), Ok(ana)),
+        (Kind::Person, json!({"id": "ANA", "book": null}), Ok(r#"{"id":"ANA","book":null}"#)),
+        (
+            Kind::Institution,
+            json!({"id": "P1", "book": "ANA"}),
+            Err("in records of pols, not of institution"),
+        ),
+        (
+            Kind::Institution,
+            json!({"id": "P1", "name": "x", "book": "x"}),
+            Ok(r#"{"id":"P1","name":"x","book":"x"}"#),
+        ),
+        (
+            Kind::DomiciliaryUnit,
+            json!({"id": "ANA", "lastname": "B"}),
+            Err("`lastname` stands in records of people"),
+        ),
+        (
+            Kind::Institution,
+            json!({"id": "ANA", "name": "x", "password": "x"}),
+            Err("`password` stands in records of people"),
+        ),
+    ] {
+        let found = object(kind, value.clone());
+        assert!(agrees(&found, expected), "{value}: {found:?}");
+    }
+    assert!(agrees(
+        &row(Kind::Person, &["P1", r#"{"id":"P1","book":"ANA"}"#]),
+        Err("`book` stands in records of pols")
+    ));
 }
 
 #[test]
