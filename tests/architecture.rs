@@ -274,7 +274,7 @@ fn requests_write_by_rights_only() {
 /// machine's: by file, how often and why that is right.
 const SPAWNING: &[(&str, usize, &str)] = &[
     ("http/audit.rs", 1, "writes the notes that wait"),
-    ("http/backups.rs", 1, "reads the store and writes a file"),
+    ("http/backups.rs", 1, "writes a file, and into the store its id before the first one"),
     ("http/emergency.rs", 1, "its writes go by the rights of its caller"),
     ("http/unread.rs", 2, "throws away what comes of a body"),
 ];

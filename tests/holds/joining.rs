@@ -316,7 +316,12 @@ async fn the_account_goes_to_the_next_one() {
         match verdict {
             // What was hers is asked about.
             Verdict::Same => assert_eq!(why(&clinic), Some(HoldReason::Departed)),
-            Verdict::NewId(_) => assert_eq!(texts(&clinic, Page, NEW).len(), 3, "{book:?}"),
+            Verdict::NewId(_) => {
+                assert_eq!(texts(&clinic, Page, NEW).len(), 3, "{book:?}");
+                // What the centre has under the account was not hers, by decision, and nobody had it there before him.
+                let at_centre = ["Anna-p0", "Anna-p1", "Boris-page", "Zoe-p9"].map(str::to_owned);
+                assert_eq!((why(&clinic), book), (None, at_centre.to_vec()));
+            }
         }
     }
 }
