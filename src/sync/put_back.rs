@@ -10,6 +10,8 @@
 //! carried out here, and the centre's record waits apart. If the one here has unsent edits, it is asked which of the two
 //! is to have the id ([`super::undecided`]).
 
+use std::collections::HashSet;
+
 use bson::Document;
 
 use super::merge_in::{are_of_two, is_held};
@@ -17,7 +19,8 @@ use super::ownerless::is_nobodys;
 use super::restore::changed_since;
 use super::round::Tally;
 use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, diff, get};
+use crate::domain::diff::{Diff, Path, diff, get};
+use crate::domain::merge::Clash;
 use crate::domain::rebuild::{OwnWrite, is_earlier, set_back};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
@@ -101,16 +104,15 @@ fn keep(
     remote: &Document,
     own: &[OwnWrite],
 ) -> Result<Tally, StoreError> {
-    let (mut told, mut tally) = (Vec::new(), Tally::default());
-    for change in set_back(remote, own) {
+    let told = set_back(remote, own).into_iter().filter(|change| {
         let here = get(local, &change.path);
         // What was edited here since is a matter for the merge.
-        if same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref()) {
-            tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
-            tally.conflicts += 1;
-            told.push(change.path);
-        }
-    }
+        same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref())
+    });
+    let told: Vec<Clash> = told.map(|change| changed_since(&change)).collect();
+    tx.add_conflicts_of_sent(key, &told, Some(remote))?;
+    let tally = Tally { conflicts: told.len() as u64, ..Tally::default() };
+    let told: HashSet<&Path> = told.iter().map(|clash| &clash.path).collect();
     let is_taken_away = match diff(agreed, remote) {
         Diff::Fields(changes) => {
             changes.iter().any(|change| change.from.is_some() && !told.contains(&change.path))
