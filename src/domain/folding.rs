@@ -520,6 +520,10 @@ mod tests {
             sum.update(format!("{}\n{words:?}\n{:?}\n", beginning(&text), terms(&text)));
         }
         let sum = hex::encode(sum.finalize());
-        assert_eq!((FOLDING_VERSION, &sum[..16]), (8, "af786c9e0210a7a2"), "another folding needs another version");
+        assert_eq!(
+            (FOLDING_VERSION, &sum[..16]),
+            (8, "af786c9e0210a7a2"),
+            "another folding needs another version"
+        );
     }
 }
