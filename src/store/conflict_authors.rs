@@ -209,10 +209,10 @@ fn parts_of(path: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::diff::Path;
+    use crate::domain::diff::{Change, Path};
     use crate::domain::merge::{Clash, Side};
     use crate::domain::record::Kind;
-    use crate::store::{Base, Store, StoreOptions};
+    use crate::store::{Base, Intent, Store, StoreOptions};
 
     const OPTIONS: StoreOptions =
         StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 0 };
@@ -258,6 +258,38 @@ mod tests {
             assert_eq!(conflict.author, author.to_string(), "{number}");
             assert_eq!(conflict.edited_at_ms, Some(0));
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_has_the_author_of_the_last_write_that_it_was_a_part_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.redb"), OPTIONS).unwrap();
+        let path = |dotted: &str| -> Path { dotted.split_terminator('.').map(str::to_owned).collect() };
+        let update = |dotted: &str| {
+            IntentWrite::Update(vec![Change { path: path(dotted), from: None, to: Some(1.into()) }])
+        };
+        let writes = [
+            ("first", IntentWrite::Insert(Document::new())),
+            ("second", update("a.b")),
+            ("third", update("c")),
+            ("fourth", update("a.b.d")),
+            ("fifth", IntentWrite::Delete { archive: String::new() }),
+        ];
+        let found = store.transact(move |tx: &mut Tx<'_>| -> Result<_, StoreError> {
+            let key = RecordKey::new(Kind::Event, "e");
+            for (number, (author, write)) in (1..).zip(&writes) {
+                let intent =
+                    Intent { number, after: None, author: (*author).to_owned(), write: write.clone() };
+                tx.note_sent(&key, &intent, 1, false)?;
+            }
+            let paths = ["a", "a.b.e", "c.x", "z", ""].map(path);
+            let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+            let other = tx.edits_sent(&RecordKey::new(Kind::Event, "other"), &paths)?;
+            assert!(other.iter().all(|edit| edit.author.is_empty()));
+            tx.edits_sent(&key, &paths)
+        });
+        let authors: Vec<String> = found.await.unwrap().into_iter().map(|edit| edit.author).collect();
+        assert_eq!(authors, ["fourth", "second", "third", "first", "fifth"]);
     }
 
     #[test]
