@@ -12,6 +12,7 @@ mod plain_http;
 mod proxies;
 mod reading;
 mod scrub;
+mod tls_records;
 
 use std::fs;
 use std::io;

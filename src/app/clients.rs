@@ -41,7 +41,8 @@ const UNREAD_BYTES_MAX: usize = super::HTTP2_CONNECTION_WINDOW as usize;
 const TRAILERS_BYTES: usize = 48 << 10;
 /// What is left of a request that was refused, until it is told.
 const REFUSED_BYTES: usize = 2 << 10;
-/// Bytes of requests and answers that are held for one client and in all.
+/// Bytes of requests and answers that are held for one client and in all. Bodies take from those in all what they have beyond
+/// what is theirs alone ([`Clients::answers_max`]).
 const ANSWERS_EACH_MAX: usize = 12 << 20;
 const ANSWERS_MAX: usize = 36 << 20;
 /// Bytes beside those of an account for its requests at addresses that have less than `SMALL_BYTES`.
@@ -70,9 +71,14 @@ const WAITING_EACH_MIN: usize = 4;
 const ROOM_MADE_BYTES: usize = 1 << 20;
 /// How often one client may have others looked through for room, and how long what was ended may take to be given back.
 const ROOM_MADE_PAUSE_MS: u64 = 20;
-/// Bytes of request bodies beside one of the largest: of one client, and in all beside those of that client.
+/// Bytes of request bodies beside one of the largest: of one client, and in all beside those of that client, as far as
+/// answers leave them.
 const BODIES_BESIDE_MAX: usize = 4 << 20;
 const BODIES_OTHERS_MAX: usize = 16 << 20;
+/// A body is short up to so many bytes: that of a record, as against an upload. So many bytes of short ones may be there
+/// whatever answers take, and `BODIES_OTHERS_MAX` more as far as answers leave them: of each there is an answer as long.
+const SHORT_BODY_BYTES: usize = 2 << 20;
+const SHORT_BODIES_MIN: usize = 8 << 20;
 /// How long an answer may lie there without a byte of it being taken, or in all beside what its size allows.
 pub(super) const STALLED: Duration = Duration::from_secs(120);
 /// The least that a client has to take of an answer, or to send of a body, in a second.
@@ -89,10 +95,11 @@ pub(super) struct Clients {
     table: Mutex<Table>,
     connections_max: usize,
     bodies_each_max: usize,
-    /// Bytes of requests and answers; those of requests alone; bytes of bodies.
+    /// Bytes of requests and answers; those of requests alone; bytes of bodies, and of short ones.
     answers: AtomicUsize,
     requests: AtomicUsize,
     bodies: AtomicUsize,
+    short_bodies: AtomicUsize,
     /// Clients that have requests.
     asking: AtomicIsize,
     /// Accounts that have something.
@@ -173,6 +180,7 @@ impl Clients {
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            short_bodies: AtomicUsize::new(0),
             asking: AtomicIsize::new(0),
             accounts: Mutex::default(),
             awaited: Awaited::default(),
@@ -204,6 +212,21 @@ impl Clients {
         turn
     }
 
+    /// How many bytes of requests and answers there may be now. All that is held for clients is bounded by this: bodies and
+    /// answers together by one of the largest bodies, `BODIES_BESIDE_MAX` and `ANSWERS_MAX`; short bodies and answers by
+    /// `SHORT_BODIES_MIN` and `ANSWERS_MAX`; each with `RESERVE_BYTES` more of bodies and of answers.
+    fn answers_max(&self) -> usize {
+        let beyond = |held: &AtomicUsize, own: usize| held.load(Ordering::Relaxed).saturating_sub(own);
+        let all = beyond(&self.bodies, self.bodies_each_max);
+        let short = beyond(&self.short_bodies, SHORT_BODIES_MIN);
+        ANSWERS_MAX - all.max(short).min(BODIES_OTHERS_MAX)
+    }
+
+    /// How many bytes bodies may have beyond what is theirs alone: what answers leave.
+    fn bodies_beyond_max(&self) -> usize {
+        ANSWERS_MAX.saturating_sub(self.answers.load(Ordering::Relaxed)).min(BODIES_OTHERS_MAX)
+    }
+
     /// From 1 on.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
@@ -213,7 +236,9 @@ impl Clients {
     pub(super) async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
-            lock(&self.table).end_those_who_stand_still(self.now_ms());
+            let mut table = lock(&self.table);
+            table.end_those_who_stand_still(self.now_ms());
+            self.count_parts_of_records(&mut table);
         }
     }
 }

@@ -142,7 +142,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
                     return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
                 }
             }
-            let stream = Watched::new(stream, &connected, &readers);
+            let stream = Watched::new(stream, &connected, &readers, is_https);
             Ok((stream, CountedService { inner, peer, proxies, connected: Arc::new(connected) }))
         })
     }

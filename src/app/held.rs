@@ -16,6 +16,7 @@ use tokio_io_timeout::TimeoutStream;
 use super::HTTP2_SEND_BYTES_MAX;
 use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn, Unread};
 use super::reading::{Readers, Reading};
+use super::tls_records::TlsRecords;
 use crate::http::{Overloaded, PieceRule, Pieces};
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
@@ -42,6 +43,8 @@ pub(super) struct Watched {
     reading: Reading,
     /// Bytes read since others came next.
     read_at_once: usize,
+    /// Of a line with TLS.
+    records: Option<TlsRecords>,
 }
 
 /// A piece of what has come.
@@ -54,11 +57,17 @@ fn count_mute(connection: &Connection, bytes: usize) -> io::Result<()> {
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, connected: &Connected, readers: &Readers) -> Watched {
+    pub(super) fn new(
+        stream: TcpStream,
+        connected: &Connected,
+        readers: &Readers,
+        is_https: bool,
+    ) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
         let (clients, connection) = (Arc::clone(&connected.clients), Arc::clone(&connected.connection));
-        Watched { stream, clients, connection, reading: readers.reading(), read_at_once: 0 }
+        let (reading, records) = (readers.reading(), is_https.then(TlsRecords::default));
+        Watched { stream, clients, connection, reading, read_at_once: 0, records }
     }
 
     pub(super) fn clients(&self) -> &Arc<Clients> {
@@ -103,6 +112,10 @@ impl AsyncRead for Watched {
         ready!(read)?;
         if bytes > 0 {
             this.clients.has_moved(&this.connection);
+            if let Some(records) = &mut this.records {
+                records.follow(buffer.filled().get(before..).unwrap_or_default());
+                this.connection.has_part_of_record(records.is_within());
+            }
         }
         Poll::Ready(count_mute(&this.connection, bytes))
     }

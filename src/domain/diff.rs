@@ -2,7 +2,8 @@
 //!
 //! A diff descends through sub-documents to leaves; an array is one value. A sub-document that is wholly
 //! new, removed or of another type is one path. Keys that MongoDB cannot address inside a dotted path
-//! lift the change to their parent, and at the top level to the whole document.
+//! lift the change to their parent, and at the top level to the whole document. What is nested deep, or below long keys,
+//! is one value.
 
 use bson::{Bson, Document};
 
@@ -29,6 +30,11 @@ pub enum Diff {
     Whole,
 }
 
+/// So many keys, and bytes of them, may lead to a document that is divided. Each path below it repeats them: without a bound,
+/// a record of a megabyte has paths of gigabytes.
+const DIVIDED_KEYS_MAX: usize = 8;
+const DIVIDED_BYTES_MAX: usize = 256;
+
 /// Keys that identify a record rather than describe it: `_id`, and the `id` that some old documents
 /// carry, which is kept as it is and never written.
 pub fn is_identity(key: &str) -> bool {
@@ -39,6 +45,13 @@ pub fn is_identity(key: &str) -> bool {
 /// `$` as an operator.
 pub fn is_addressable(key: &str) -> bool {
     !key.is_empty() && !key.starts_with('$') && !key.contains('.') && !key.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether paths may lead through this one, to what is in a document there.
+pub fn may_lead_on(path: &[String]) -> bool {
+    path.len() <= DIVIDED_KEYS_MAX
+        && path.iter().map(String::len).sum::<usize>() <= DIVIDED_BYTES_MAX
+        && path.iter().all(|key| is_addressable(key))
 }
 
 /// Whether changes may be described by paths below this document.
@@ -83,7 +96,7 @@ fn collect(
         path.push(key.clone());
         match (old, new) {
             (Some(Bson::Document(old)), Some(Bson::Document(new)))
-                if !is_whole && is_addressable(key) && is_divisible(old) && is_divisible(new) =>
+                if !is_whole && may_lead_on(path) && is_divisible(old) && is_divisible(new) =>
             {
                 collect(path, old, new, whole_fields, changes);
             }
@@ -218,6 +231,21 @@ mod tests {
             let from = doc! {"s": {"t": {key: 1}}};
             assert_eq!(paths(from, doc! {"s": {"t": {key: 2}}}), ["s/t"], "{key}");
             assert_eq!(diff(&doc! {key: 1}, &doc! {key: 2}), Diff::Whole, "{key}");
+        }
+    }
+
+    #[test]
+    fn all_paths_of_a_record_are_about_as_long_as_it() {
+        let leaves = |value: i32| (0..1000).map(|n| (format!("k{n}"), value.into())).collect::<Document>();
+        let below = |keys: &[String], value: i32| {
+            keys.iter().rev().fold(leaves(value), |inner, key| doc! {key: inner})
+        };
+        let long = ["a".repeat(DIVIDED_BYTES_MAX + 1)];
+        let deep: Vec<String> = (0..DIVIDED_KEYS_MAX + 1).map(|n| format!("d{n}")).collect();
+        for (keys, divided) in [(&long[..], false), (&deep, false), (&deep[1..], true)] {
+            let paths = changed_paths(Some(&below(keys, 1)), Some(&below(keys, 2)));
+            assert_eq!(paths.len(), if divided { 1000 } else { 1 }, "{keys:?}");
+            assert!(paths[0].starts_with(&keys.join(".")));
         }
     }
 

@@ -5,7 +5,7 @@
 //! with a date at each such place and one row for all rows of a list: `{"d": date, "rows": [{"when": date}]}`. The date
 //! says whether days were there ([`crate::domain::days`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bson::{Bson, DateTime, Document, RawBsonRef, RawDocument};
 
@@ -112,10 +112,18 @@ impl Place {
         if is_filled {
             self.keys.clear();
         }
-        for (key, place) in &mut self.keys {
-            place.take_filled(
-                documents.iter().filter_map(|document| document.get(key).ok().flatten()).collect(),
-            );
+        // Each document is gone through once: looking for a key in one goes through all of them.
+        let mut filled: HashMap<&str, Vec<RawBsonRef<'_>>> = HashMap::new();
+        for (key, value) in documents.into_iter().flatten().flatten() {
+            let key = key.as_str();
+            if self.keys.contains_key(key) {
+                filled.entry(key).or_default().push(value);
+            }
+        }
+        for (key, values) in filled {
+            if let Some(place) = self.keys.get_mut(key) {
+                place.take_filled(values);
+            }
         }
     }
 
@@ -183,6 +191,24 @@ mod tests {
         let former = formerly(&old, None, &doc! {});
         assert_eq!(former, expected);
         assert_eq!(formerly(&doc! {}, Some(&former), &doc! {}), expected);
+    }
+
+    /// Each field is gone through once: each by each would be hundreds of millions of steps.
+    #[test]
+    fn a_record_of_many_fields_is_gone_through_once() {
+        let day = DateTime::from_millis(1);
+        let all = |value: Bson| (0..20_000).map(|n| (format!("k{n}"), value.clone())).collect::<Document>();
+        let (old, mut new) = (all(Bson::DateTime(day)), all(Bson::Null));
+        assert_eq!(formerly(&old, None, &new).len(), PLACES_MAX);
+        new.insert("k0", 1);
+        let former = formerly(&old, None, &new);
+        assert!(!former.contains_key("k0") && former.contains_key("k1"));
+        // The same of as many rows of a list, each with a field of its own.
+        let rows = |value: Bson| -> Document {
+            doc! {"rows": (0..5_000).map(|n| doc! {format!("k{n}"): value.clone()}.into()).collect::<Vec<Bson>>()}
+        };
+        let former = formerly(&rows(Bson::DateTime(day)), None, &rows(Bson::Null));
+        assert_eq!(former.get_array("rows").unwrap().len(), 1);
     }
 
     #[test]

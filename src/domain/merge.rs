@@ -9,15 +9,17 @@
 //! given a role there because one of the two sides names it: the roles of the centre stand, and others are a [`Clash`]. So is
 //! an account that is closed on one side and, because the other one says nothing, open there.
 
+use std::collections::HashSet;
+
 use bson::{Bson, Document};
 
 use super::active::{ACTIVE, opens};
-use super::diff::{Change, Path, differences, is_addressable, is_divisible, is_identity};
+use super::diff::{Change, Path, differences, is_divisible, is_identity, may_lead_on};
 use super::identity::value_of;
 use super::record::Kind;
 use super::same_meaning::same_meaning_option;
 use super::schema::Schema;
-use super::value::{is_member, is_same_set, same_document, same_option};
+use super::value::{is_member, is_same_set, is_small_set, same_document, same_option};
 use crate::flaw::{Flaw, planted};
 
 /// What a merge decided.
@@ -87,6 +89,9 @@ pub fn merge(
     }
 }
 
+/// Beyond so many clashes below one value, that is one clash as a whole: nobody decides thousands, and each is a row of its own.
+const CLASHES_BELOW_MAX: usize = 64;
+
 struct FieldMerge<'a> {
     schema: &'a Schema,
     /// Whether the record was agreed on before. If not, values agree that mean the same.
@@ -100,8 +105,9 @@ impl FieldMerge<'_> {
     fn documents(&mut self, base: &Document, local: &Document, remote: &Document) -> Document {
         let mut merged = remote.clone();
         let own = local.keys().filter(|k| !remote.contains_key(k.as_str()));
-        let keys: Vec<&String> = remote.keys().chain(own).collect();
-        for key in keys {
+        // Taken out together: each that is taken out alone moves all behind it.
+        let mut gone: HashSet<&str> = HashSet::new();
+        for key in remote.keys().chain(own) {
             if self.path.is_empty() && is_identity(key) {
                 continue;
             }
@@ -113,12 +119,15 @@ impl FieldMerge<'_> {
                     merged.insert(key, value);
                 }
                 None => {
-                    merged.remove(key);
+                    gone.insert(key);
                 }
             }
             self.path.pop();
         }
-        merged
+        match gone.is_empty() {
+            true => merged,
+            false => merged.into_iter().filter(|(key, _)| !gone.contains(key.as_str())).collect(),
+        }
     }
 
     fn value(&mut self, base: Option<&Bson>, local: Option<&Bson>, remote: Option<&Bson>) -> Option<Bson> {
@@ -143,9 +152,11 @@ impl FieldMerge<'_> {
         if self.is_last_writer_field() && is_stamp(local) && is_stamp(remote) {
             return remote.cloned();
         }
-        if let (true, Some(Bson::Array(local)), Some(Bson::Array(remote))) =
-            (self.is_set_field(), local, remote)
-        {
+        if let (true, Some(Bson::Array(local)), Some(Bson::Array(remote))) = (
+            self.is_set_field() && [base, local, remote].into_iter().flatten().all(is_small_set),
+            local,
+            remote,
+        ) {
             match base {
                 Some(Bson::Array(base)) => return Some(merge_sets(base, local, remote)),
                 // Agreed on without it, and both sides have added to it since.
@@ -153,6 +164,7 @@ impl FieldMerge<'_> {
                 Some(_) => {}
             }
         }
+        let mut is_clashing = false;
         if let (false, Some(Bson::Document(local)), Some(Bson::Document(remote))) =
             (self.is_whole_field(), local, remote)
         {
@@ -163,11 +175,20 @@ impl FieldMerge<'_> {
                 Some(_) => None,
             };
             if let Some(base) = base
-                && self.path.iter().all(|key| is_addressable(key))
+                && may_lead_on(&self.path)
                 && [base, local, remote].into_iter().all(is_divisible)
             {
-                return Some(Bson::Document(self.documents(base, local, remote)));
+                let before = self.clashes.len();
+                let merged = self.documents(base, local, remote);
+                if self.clashes.len() - before <= CLASHES_BELOW_MAX {
+                    return Some(Bson::Document(merged));
+                }
+                self.clashes.truncate(before);
+                is_clashing = true;
             }
+        }
+        if is_clashing {
+            return self.clash(base, local, remote);
         }
         if !self.has_base && same_meaning_option(self.schema, &self.path, local, remote) {
             return remote.cloned();
@@ -331,4 +352,47 @@ pub fn is_other_person(base: Option<&Document>, local: &Document, remote: &Docum
 
 fn has_name(person: &Document) -> bool {
     ["name", "lastname"].into_iter().any(|field| value_of(person, field).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    /// Each clash is a row here and at the centre.
+    #[test]
+    fn a_value_with_too_many_clashes_below_it_clashes_as_a_whole() {
+        let side = |clashes: usize, value: i32, own: &str| -> Document {
+            let fields = (0..clashes).map(|n| (format!("k{n}"), value.into()));
+            let many: Document = fields.chain([(own.to_owned(), 1.into())]).collect();
+            doc! {"_id": "a", "q": {"many": many, "few": {"x": value}}}
+        };
+        for (clashes, paths) in
+            [(CLASHES_BELOW_MAX - 1, CLASHES_BELOW_MAX), (CLASHES_BELOW_MAX + 1, 2), (20_000, 2)]
+        {
+            let (local, remote) = (side(clashes, 1, "here"), side(clashes, 2, "there"));
+            let merged =
+                merge(Kind::Event.schema(), Some(&side(clashes, 0, "base")), Some(&local), Some(&remote));
+            assert_eq!(merged.clashes.len(), paths, "{clashes}");
+            let is_whole = merged.clashes.iter().any(|clash| clash.path == ["q", "many"]);
+            assert_eq!(is_whole, clashes > CLASHES_BELOW_MAX);
+            if is_whole {
+                // What was edited here is in the conflict as a whole, and the centre's version stands as a whole.
+                assert_eq!(merged.document.as_ref(), Some(&remote));
+                let whole = merged.clashes.iter().find(|clash| clash.path == ["q", "many"]).unwrap();
+                assert_eq!(whole.local.as_ref(), local.get_document("q").unwrap().get("many"));
+            }
+        }
+    }
+
+    #[test]
+    fn many_fields_are_taken_out_together() {
+        let fields = |value: i32| (0..70_000).map(|n| (format!("k{n}"), value.into())).collect::<Document>();
+        let (base, mut remote) = (doc! {"_id": "a", "q": fields(0)}, doc! {"_id": "a", "q": fields(0)});
+        remote.get_document_mut("q").unwrap().insert("k7", 1);
+        let local = doc! {"_id": "a", "q": {}};
+        let merged = merge(Kind::Event.schema(), Some(&base), Some(&local), Some(&remote));
+        assert_eq!(merged.document, Some(doc! {"_id": "a", "q": {"k7": 1}}));
+        assert_eq!(merged.clashes.len(), 1);
+    }
 }

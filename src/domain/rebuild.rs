@@ -5,6 +5,8 @@
 //! write is simply to be repeated. Anything else that differs is older at the centre or newer, nobody knows:
 //! then nothing counts as agreed, so that the merge keeps both values.
 
+use std::collections::{HashMap, HashSet};
+
 use bson::{Bson, Document};
 
 use super::diff::{Change, Path, get, is_addressable, is_divisible, is_identity, set};
@@ -134,7 +136,7 @@ pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[Ow
         Owner::Field(field) => field,
         Owner::Nobody | Owner::Itself => "",
     };
-    let mut later: Vec<Change> = Vec::new();
+    let (mut later, mut known) = (Vec::new(), HashSet::new());
     for write in own {
         let written: Vec<Change> = match write {
             OwnWrite::Updated(changes) => changes.clone(),
@@ -159,7 +161,7 @@ pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[Ow
         for change in written {
             let is_latest = same_option(get(agreed, &change.path), change.to.as_ref());
             let path = conflict_path(kind.schema(), &change.path);
-            if is_latest && !stands(&change) && !later.iter().any(|known| known.path == path) {
+            if is_latest && !stands(&change) && known.insert(path.clone()) {
                 let (from, to) = (get(agreed, &path).cloned(), get(remote, &path).cloned());
                 later.push(Change { path, from, to });
             }
@@ -178,14 +180,17 @@ pub fn set_back(remote: &Document, own: &[OwnWrite]) -> Vec<Change> {
         });
         changes.flatten()
     };
+    let mut by_path: HashMap<&Path, Vec<&Change>> = HashMap::new();
     let mut latest: Vec<&Change> = Vec::new();
     for change in written() {
-        if !latest.iter().any(|known| known.path == change.path) {
+        let of_path = by_path.entry(&change.path).or_default();
+        if of_path.is_empty() {
             latest.push(change);
         }
+        of_path.push(change);
     }
-    let is_replaced = |path: &[String], there: Option<&Bson>| {
-        written().any(|change| change.path == path && same_option(there, change.from.as_ref()))
+    let is_replaced = |path: &Path, there: Option<&Bson>| {
+        by_path[path].iter().any(|change| same_option(there, change.from.as_ref()))
     };
     let back = latest.into_iter().filter_map(|change| {
         let there = get(remote, &change.path);

@@ -61,8 +61,16 @@ pub fn has_dollar_name(document: &Document) -> bool {
     document.iter().any(|(name, value)| name.starts_with('$') || within(value))
 }
 
-/// Whether two values hold the same, in whatever order and however often; nothing is an empty set, and what is no array is
-/// equal to itself only.
+/// More members than people have roles: each is compared with each. What has more is one value, and no set.
+const SET_MEMBERS_MAX: usize = 256;
+
+/// Whether a value is no set, or one with few enough members.
+pub fn is_small_set(value: &Bson) -> bool {
+    value.as_array().is_none_or(|members| members.len() <= SET_MEMBERS_MAX)
+}
+
+/// Whether two values hold the same, in whatever order and however often; nothing is an empty set, and what is no array, or
+/// too long a one ([`is_small_set`]), is equal to itself only.
 pub fn is_same_set(a: Option<&Bson>, b: Option<&Bson>) -> bool {
     fn members(value: Option<&Bson>) -> Option<&[Bson]> {
         value.map_or(Some(&[]), |value| value.as_array().map(Vec::as_slice))
@@ -70,6 +78,9 @@ pub fn is_same_set(a: Option<&Bson>, b: Option<&Bson>) -> bool {
     let (Some(of_a), Some(of_b)) = (members(a), members(b)) else {
         return same_option(a, b);
     };
+    if ![a, b].into_iter().flatten().all(is_small_set) {
+        return same_option(a, b);
+    }
     let within = |set: &[Bson], of: &[Bson]| of.iter().all(|value| is_member(set, value));
     within(of_a, of_b) && within(of_b, of_a)
 }
@@ -91,6 +102,17 @@ mod tests {
         assert!(!same(&Bson::Double(0.0), &Bson::Double(-0.0)));
         assert!(same(&Bson::Double(f64::NAN), &Bson::Double(f64::NAN)));
         assert!(!same_option(None, Some(&Bson::Null)));
+    }
+
+    #[test]
+    fn what_has_too_many_members_is_no_set() {
+        let numbers = |count: i32| -> Vec<Bson> { (0..count).map(Bson::Int32).collect() };
+        let turned = |count: i32| -> Vec<Bson> { (0..count).rev().map(Bson::Int32).collect() };
+        let is_set = |count: i32| is_same_set(Some(&numbers(count).into()), Some(&turned(count).into()));
+        assert!(is_set(SET_MEMBERS_MAX as i32));
+        assert!(!is_set(SET_MEMBERS_MAX as i32 + 1));
+        let many = Bson::Array(numbers(100_000));
+        assert!(is_same_set(Some(&many), Some(&many)));
     }
 
     #[test]

@@ -30,12 +30,12 @@ const LONG_READ: Duration = Duration::from_millis(100);
 pub(super) async fn answer(node: &Arc<Node>, way: Way, mut caller: Caller, request: Request) -> Response {
     let began = Instant::now();
     caller.answer = AnswerBudget::of(&request);
+    let witness = Witness::of(&request, way.pattern);
     if let Some(waiting) = waits_for_room(&caller, &request)
         && let Err(error) = waited(node, &caller, waiting).await
     {
-        return error.into_response();
+        return witness.saw(node, &caller, error.into_response()).await;
     }
-    let witness = Witness::of(&request, way.pattern);
     let asked = (request.method().clone(), way.pattern);
     let is_read = [Method::GET, Method::HEAD].contains(&asked.0);
     let response = if is_read {

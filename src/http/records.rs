@@ -500,8 +500,10 @@ pub(crate) fn record_response(
     caller: &Caller,
     record: &RawDocument,
 ) -> Result<Response, ApiError> {
-    let mut text = Vec::new();
-    show_into(node, record, hidden_fields(node, schema, caller), &mut text)?;
+    let hidden = hidden_fields(node, schema, caller);
+    // As long as it was counted: a text that grows takes up to twice its length, which stays with the answer.
+    let mut text = Vec::with_capacity(shown_bytes(node, record, hidden)?);
+    show_into(node, record, hidden, &mut text)?;
     Ok(text_response(text.into(), &etag(record.as_bytes())))
 }
 

@@ -237,7 +237,7 @@ impl WriteRequest<'_> {
                 return Err(self.taken(&acl, &snapshot)?);
             }
             (Some(found), Verb::Post) => {
-                return self.create_again(&acl, &snapshot, &found).map(Prepared::Answered);
+                return self.create_again(&acl, &snapshot, &found);
             }
             (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
             (Some(found), _) if self.leads_to(&snapshot, &found)? => {
@@ -249,12 +249,11 @@ impl WriteRequest<'_> {
         let after = edit.document.as_ref().map(to_raw).transpose()?;
         check_size(self.node, after.as_ref(), edit.expected.as_deref())?;
         // The answer has its place before anything is written: afterwards it could only be counted, or lost.
-        if let Some(bytes) = after.as_deref().map(|after| self.answer_bytes(after)).transpose()?
-            && !self.caller.answer.place(bytes)
-        {
-            return Ok(Prepared::NoPlace { bytes });
-        }
-        Ok(Prepared::Edit { edit: Box::new(edit), is_new, after })
+        let no_place = match &after {
+            Some(after) => self.no_place_for(after)?,
+            None => None,
+        };
+        Ok(no_place.unwrap_or(Prepared::Edit { edit: Box::new(edit), is_new, after }))
     }
 
     async fn attempt(&self, work: &Arc<Work>) -> Result<Attempt, ApiError> {
@@ -390,7 +389,7 @@ impl WriteRequest<'_> {
 
     /// POST of a record that exists: fine if it is the same record again, because the client may have
     /// lost the first answer.
-    fn create_again(&self, acl: &Acl, snapshot: &Snapshot, found: &Found) -> Result<Response, ApiError> {
+    fn create_again(&self, acl: &Acl, snapshot: &Snapshot, found: &Found) -> Result<Prepared, ApiError> {
         let schema = self.target.schema;
         let exists = || ApiError::invalid("", format!("{} already exists", schema.noun));
         let created = self.created(acl, snapshot)?;
@@ -410,8 +409,11 @@ impl WriteRequest<'_> {
             return Err(exists());
         }
         check_precondition(self.headers, Some(found.bytes()))?;
+        if let Some(no_place) = self.no_place_for(found.raw())? {
+            return Ok(no_place);
+        }
         let response = record_response(self.node, schema, self.caller, found.raw())?;
-        Ok(found.seen(schema).on(response))
+        Ok(Prepared::Answered(found.seen(schema).on(response)))
     }
 
     /// PATCH, PUT and DELETE of a record that the path leads to.
@@ -493,9 +495,11 @@ impl WriteRequest<'_> {
         Some(strings(roles).into_iter().filter(|role| !central.contains(role)).collect())
     }
 
-    /// How long the text of the answer is that shows this record.
-    fn answer_bytes(&self, after: &RawDocument) -> Result<usize, ApiError> {
-        shown_bytes(self.node, after, hidden_fields(self.node, self.target.schema, self.caller))
+    /// Counts the answer that shows this record; what to do instead of the write where there is no room for it.
+    fn no_place_for(&self, record: &RawDocument) -> Result<Option<Prepared>, ApiError> {
+        let hidden = hidden_fields(self.node, self.target.schema, self.caller);
+        let bytes = shown_bytes(self.node, record, hidden)?;
+        Ok((!self.caller.answer.place(bytes)).then_some(Prepared::NoPlace { bytes }))
     }
 
     /// `after`: the record from now on.

@@ -8,7 +8,6 @@ use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
-use super::conflict_authors::EditHere;
 use super::conflict_reads::is_recent;
 use super::holds::{Hold, HoldReason};
 use super::records::Tx;
@@ -16,9 +15,8 @@ use super::stand_in::unless_damaged;
 use super::sync_rows::insert_some;
 use super::tables::{self, *};
 use super::whose::mark_of;
-use crate::domain::access::Actor;
 use crate::domain::diff::Path;
-use crate::domain::merge::{Clash, Side};
+use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::same_option;
 
@@ -300,7 +298,7 @@ impl Conflict {
 
     /// The id of a conflict over values. Two people who have an account or an id of a record one after the other may have
     /// clashes over the same values: a decision about the one closes nothing of the other's.
-    fn id_of_value(&self) -> Result<String, StoreError> {
+    pub(super) fn id_of_value(&self) -> Result<String, StoreError> {
         let (key, path) = (&self.key, self.path.clone());
         let mut named = doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path};
         insert_some(&mut named, "loser", &self.loser().cloned());
@@ -315,7 +313,7 @@ impl Conflict {
     }
 
     /// Whether both are about the same losing value of a record.
-    fn is_about_same_value(&self, other: &Conflict) -> bool {
+    pub(super) fn is_about_same_value(&self, other: &Conflict) -> bool {
         (self.subject, &self.key, &self.path) == (other.subject, &other.key, &other.path)
             && same_option(self.loser(), other.loser())
     }
@@ -434,94 +432,6 @@ pub(crate) fn digest(of: &Document) -> Result<String, StoreError> {
 }
 
 impl Tx<'_> {
-    /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
-    ///
-    /// `remote`: the centre's version of the record, which tells who wrote it; `None` if the centre has none.
-    pub fn add_conflict(
-        &mut self,
-        key: &RecordKey,
-        clash: &Clash,
-        remote: Option<&Document>,
-    ) -> Result<(), StoreError> {
-        let here = self.edit_here(key, &clash.path)?;
-        self.add_conflict_by(key, clash, here, remote)
-    }
-
-    /// [`Tx::add_conflict`] over a value that this node has sent, and that the centre does not have any more.
-    pub fn add_conflict_of_sent(
-        &mut self,
-        key: &RecordKey,
-        clash: &Clash,
-        remote: Option<&Document>,
-    ) -> Result<(), StoreError> {
-        let here = EditHere { author: self.sent_author(key, &clash.path)?, at_ms: None };
-        self.add_conflict_by(key, clash, here, remote)
-    }
-
-    fn add_conflict_by(
-        &mut self,
-        key: &RecordKey,
-        clash: &Clash,
-        here: EditHere,
-        remote: Option<&Document>,
-    ) -> Result<(), StoreError> {
-        let there = self.edit_there(key, remote)?;
-        let (whose, central_person) = self.whose_clash(key, clash)?;
-        let mut conflict = Conflict {
-            path: clash.path.clone(),
-            base: clash.base.clone(),
-            local: clash.local.clone(),
-            central: clash.remote.clone(),
-            stands: clash.stands,
-            author: here.author,
-            edited_at_ms: here.at_ms,
-            central_author: there.author,
-            central_edited_at: there.at,
-            found_at_ms: self.now_ms(),
-            owner: Some(whose.account),
-            person: whose.person,
-            central_person,
-            noted_at: Some(whose.number),
-            ..Conflict::new(String::new(), key.clone(), Subject::Value)
-        };
-        conflict.id = self.id_of_value(&conflict)?;
-        self.open_conflict(conflict)
-    }
-
-    /// The id under which a conflict over a value is known here, or is to be known. It stays if the person was only renamed
-    /// since.
-    fn id_of_value(&self, conflict: &Conflict) -> Result<String, StoreError> {
-        for known in self.open_conflicts_of(&conflict.key)? {
-            if known.is_about_same_value(conflict) && self.is_same_human(&known, conflict)? {
-                return Ok(known.id);
-            }
-        }
-        conflict.id_of_value()
-    }
-
-    /// Opens a conflict. If it is known, it keeps its notes, and an earlier decision becomes one.
-    pub fn open_conflict(&mut self, mut conflict: Conflict) -> Result<(), StoreError> {
-        if let Some(known) = self.conflict(&conflict.id)? {
-            conflict.notes = known.notes;
-            if conflict.author.is_empty() {
-                (conflict.author, conflict.edited_at_ms) = (known.author, known.edited_at_ms);
-            }
-            conflict.publisher = known.publisher;
-            conflict.is_reopened = known.is_reopened;
-            if known.status == ConflictStatus::Resolved {
-                conflict.is_reopened = true;
-                conflict.note(Note {
-                    reason: "it was found again after this decision".to_owned(),
-                    resolution: known.resolution.unwrap_or_default(),
-                    value: known.value,
-                    by: known.resolved_by.unwrap_or_default(),
-                    at_ms: known.resolved_at_ms.unwrap_or_default(),
-                });
-            }
-        }
-        self.put_conflict(&conflict)
-    }
-
     /// Who made the last unpushed edit of a record; empty if there is none.
     pub fn author_of(&self, key: &RecordKey) -> Result<String, StoreError> {
         let Some(row) = self.base_row(key)? else {
@@ -580,28 +490,6 @@ impl Tx<'_> {
         let (code, id) = row_key(key);
         let first = self.conflict_open.range((code, id, "")..)?.next().transpose()?;
         Ok(first.is_some_and(|(at, _)| (at.value().0, at.value().1) == (code, id)))
-    }
-
-    /// The conflicts about the values of a record go with it to its new id.
-    pub(crate) fn move_conflicts(
-        &mut self,
-        from: &RecordKey,
-        to: &RecordKey,
-        actor: &Actor,
-    ) -> Result<(), StoreError> {
-        for mut conflict in self.open_conflicts_of(from)? {
-            if conflict.subject != Subject::Value {
-                continue;
-            }
-            let (key, publisher) = (to.clone(), None);
-            let mut moved =
-                self.given(Conflict { key, publisher, is_reopened: false, ..conflict.clone() }, from)?;
-            moved.id = self.id_of_value(&moved)?;
-            conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), self.now_ms());
-            self.put_conflict(&conflict)?;
-            self.open_conflict(moved)?;
-        }
-        Ok(())
     }
 
     /// The conflicts about the values of a record go with it to its new owner.

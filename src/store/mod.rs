@@ -42,6 +42,7 @@ mod leaving;
 mod meant;
 mod mend;
 mod meta;
+mod new_conflicts;
 mod noted_owners;
 mod notes;
 mod overlay;

@@ -73,22 +73,9 @@ impl Tx<'_> {
         self.known_writes(key, sent.into_iter().map(|sent| sent.write).collect())
     }
 
-    /// Who made the edit that this node sent last for a place in a record; empty if that is not known.
-    pub(super) fn sent_author(&mut self, key: &RecordKey, path: &[String]) -> Result<String, StoreError> {
-        let is_of_path = |sent: &Sent| match &sent.write {
-            IntentWrite::Update(changes) => {
-                changes.iter().any(|change| change.path.starts_with(path) || path.starts_with(&change.path))
-            }
-            IntentWrite::Insert(_) | IntentWrite::Replace(_) => true,
-            IntentWrite::Delete { .. } => path.is_empty(),
-        };
-        let sent = self.sent_of(key)?;
-        Ok(sent.into_iter().rev().find(is_of_path).map(|sent| sent.author).unwrap_or_default())
-    }
-
     /// Writes of a record that landed, as far as they are remembered, oldest first. Where they stand is looked up for all
     /// records at once, the first time in a transaction.
-    fn sent_of(&mut self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
+    pub(super) fn sent_of(&mut self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
         if self.sent_at.is_none() {
             let mut sent_at = SentAt::new();
             for entry in self.sent.iter()?.sound() {

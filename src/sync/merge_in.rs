@@ -86,10 +86,8 @@ fn note_delivered(
         }
         return Ok(tally);
     }
-    for clash in &clashes.clashes {
-        tx.add_conflict(key, clash, remote)?;
-        tally.conflicts += 1;
-    }
+    tx.add_conflicts(key, &clashes.clashes, remote)?;
+    tally.conflicts += clashes.clashes.len() as u64;
     Ok(tally)
 }
 
@@ -198,10 +196,8 @@ pub(super) fn merge_at(
         None => merge(key.kind.schema(), sides.0, sides.1, sides.2),
     };
     let recorded: &[Clash] = if planted(Flaw::LoserDropped) { &[] } else { &merged.clashes };
-    for clash in recorded {
-        tx.add_conflict(key, clash, remote)?;
-        tally.conflicts += 1;
-    }
+    tx.add_conflicts(key, recorded, remote)?;
+    tally.conflicts += recorded.len() as u64;
     let agreed = Base::from(remote.cloned());
     let is_news = agreed != base || merged.document != local;
     tally.merged += u64::from(is_news);

@@ -10,6 +10,8 @@
 //! carried out here, and the centre's record waits apart. If the one here has unsent edits, it is asked which of the two
 //! is to have the id ([`super::undecided`]).
 
+use std::collections::HashSet;
+
 use bson::Document;
 
 use super::merge_in::{are_of_two, is_held};
@@ -17,8 +19,8 @@ use super::ownerless::is_nobodys;
 use super::restore::changed_since;
 use super::round::Tally;
 use crate::domain::access::Actor;
-use crate::domain::diff::{Change, Diff, diff, get, set};
-use crate::domain::merge::conflict_path;
+use crate::domain::diff::{Change, Diff, Path, diff, get, set};
+use crate::domain::merge::{Clash, conflict_path};
 use crate::domain::rebuild::{OwnWrite, is_earlier, set_back};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
@@ -102,18 +104,17 @@ fn keep(
     remote: &Document,
     own: &[OwnWrite],
 ) -> Result<Tally, StoreError> {
-    let (mut told, mut tally) = (Vec::new(), Tally::default());
     let mut back = set_back(remote, own);
     // What was edited here since is a matter for the merge.
     back.retain(|change| {
         let here = get(local, &change.path);
         same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref())
     });
-    for change in as_decided(key.kind, back, local, remote) {
-        tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
-        tally.conflicts += 1;
-        told.push(change.path);
-    }
+    let back = as_decided(key.kind, back, local, remote);
+    let told: Vec<Clash> = back.iter().map(changed_since).collect();
+    tx.add_conflicts_of_sent(key, &told, Some(remote))?;
+    let tally = Tally { conflicts: told.len() as u64, ..Tally::default() };
+    let told: HashSet<&Path> = told.iter().map(|clash| &clash.path).collect();
     let is_taken_away = match diff(agreed, remote) {
         Diff::Fields(changes) => {
             let is_told = |change: &Change| told.contains(&conflict_path(key.kind.schema(), &change.path));
@@ -134,10 +135,10 @@ fn as_decided(kind: Kind, changes: Vec<Change>, local: &Document, remote: &Docum
     for change in &changes {
         set(&mut written, &change.path, change.from.clone());
     }
-    let mut decided: Vec<Change> = Vec::new();
+    let (mut decided, mut known) = (Vec::new(), HashSet::new());
     for change in changes {
         let path = conflict_path(kind.schema(), &change.path);
-        if !decided.iter().any(|known| known.path == path) {
+        if known.insert(path.clone()) {
             let (from, to) = (get(&written, &path).cloned(), get(remote, &path).cloned());
             decided.push(Change { path, from, to });
         }

@@ -182,10 +182,13 @@ pub(super) fn bring_together(
     if let (Some(before), Some(local), Some(remote), Some(base)) =
         (agreed.document(), local, remote, &mut rebuilt)
     {
+        let mut apart = Vec::new();
         for change in sets_apart(key.kind, before, base, local, remote) {
             set(base, &change.path, change.from.clone());
-            tx.add_conflict(key, &changed_since(&change), Some(remote))?;
+            apart.push(changed_since(&change));
         }
+        tx.add_conflicts(key, &apart, Some(remote))?;
+        let mut later = Vec::new();
         for change in later_changes(key.kind, before, remote, &own) {
             // Somebody has changed it since: that stands, and staff see what was there.
             if same_option(get(base, &change.path), change.to.as_ref())
@@ -194,25 +197,23 @@ pub(super) fn bring_together(
                 set(base, &change.path, change.from.clone());
                 let (wrote, there) = (change.from.as_ref(), change.to.as_ref());
                 if !same_edit_option(key.kind.schema(), &change.path, wrote, there) {
-                    tx.add_conflict_of_sent(key, &changed_since(&change), Some(remote))?;
+                    later.push(changed_since(&change));
                 }
             }
         }
+        tx.add_conflicts_of_sent(key, &later, Some(remote))?;
     }
     if let (Some(before), Some(local), Some(remote), false) =
         (agreed.document(), local, remote, tx.is_resyncing_all()?)
     {
-        for change in differing_values(key.kind.schema(), before, remote)
-            .into_iter()
-            .filter(|change| change.to.is_none())
-        {
-            let is_sent_again = rebuilt.as_ref().is_none_or(|base| get(base, &change.path).is_none())
-                && same_option(get(local, &change.path), change.from.as_ref());
-            if is_sent_again {
-                // As for a record: forgotten by a centre that crashed, or removed there since.
-                tx.add_conflict(key, &gone_there(&change), Some(remote))?;
-            }
-        }
+        let sent_again = differing_values(key.kind.schema(), before, remote).into_iter().filter(|change| {
+            change.to.is_none()
+                && rebuilt.as_ref().is_none_or(|base| get(base, &change.path).is_none())
+                && same_option(get(local, &change.path), change.from.as_ref())
+        });
+        // As for a record: forgotten by a centre that crashed, or removed there since.
+        let sent_again: Vec<Clash> = sent_again.map(|change| gone_there(&change)).collect();
+        tx.add_conflicts(key, &sent_again, Some(remote))?;
     }
     let mut base = Base::from(rebuilt);
     if let (Owner::Field(_), Some(local), Some(remote)) = (key.kind.schema().owner, local, remote)

@@ -2,17 +2,19 @@
 //! given until there is.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::http::{Arrivals, Overloaded, Received};
 
-use crate::long_answers::{fill, lengthen};
+use crate::long_answers::{fill, lengthen, long_text};
 use crate::rights::{World, path_of, routes};
 
 /// What is among a request: small pieces need no count of their own.
@@ -180,32 +182,58 @@ async fn a_write_has_the_place_of_its_answer_before_anything_is_written() {
     fill(&world.node).await;
     let paths = lengthen(&world.node).await;
     world.enter("BOSS001", false).await;
-    let mut patched = 0;
-    for (pattern, method) in routes(&world.node).await {
-        if method != "PATCH" {
+    let all = routes(&world.node).await;
+    let mut done = BTreeMap::new();
+    for (pattern, _) in all.iter().filter(|(_, method)| method == "PATCH") {
+        let path = paths.get(pattern).cloned().unwrap_or_else(|| path_of(pattern, "PATCH"));
+        waits_before_it_writes(&world, ("PATCH", &path), &json!({"remark": "seen"}), 200).await;
+        *done.entry("PATCH").or_insert(0) += 1;
+        let has = |method: &str| all.iter().any(|(other, known)| other == pattern && known == method);
+        if !has("POST") {
             continue;
         }
-        let path = paths.get(pattern).cloned().unwrap_or_else(|| path_of(pattern, "PATCH"));
-        let shown =
-            async || world.call("GET", &path).open().await.into_body().collect().await.unwrap().to_bytes();
-        let before = shown().await;
-        assert!(before.len() > SMALL_BYTES, "{path}: {} bytes", before.len());
-        let patch = async |counted: &Arc<Counted>| {
-            let received = Received(Arc::<Counted>::clone(counted));
-            world.call("PATCH", &path).json(&json!({"remark": "seen"})).with(received).open().await
-        };
-        let full = Arc::new(Counted { is_full: true.into(), is_full_for_long: true, ..Counted::default() });
-        assert_eq!(patch(&full).await.status(), 503, "{path}");
-        assert!(shown().await == before, "{path} was written without room for the answer");
-        // Who is waited for takes its answer at last.
-        let counted = Arc::new(Counted { is_full: true.into(), ..Counted::default() });
-        let answer = patch(&counted).await;
-        assert_eq!(answer.status(), 200, "{path}");
-        assert_eq!(counted.waited.load(Ordering::SeqCst), 1, "{path}");
-        let (text, uncounted, _) = read(answer.into_body(), &counted, false).await;
-        assert_eq!(uncounted, 0, "{path}");
-        assert!(text == shown().await && text != before, "{path}");
-        patched += 1;
+        let new_path = path_of(pattern, "POST");
+        let mut new: Value = serde_json::from_slice(&world.body(pattern, "POST").await.unwrap()).unwrap();
+        new["note"] = long_text().into();
+        waits_before_it_writes(&world, ("POST", &new_path), &new, 201).await;
+        // The same again, as if its answer had been lost: it shows the record, and writes nothing.
+        waits_before_it_writes(&world, ("POST", &new_path), &new, 200).await;
+        *done.entry("POST").or_insert(0) += 1;
+        if has("PUT") {
+            new["remark"] = "as a whole".into();
+            waits_before_it_writes(&world, ("PUT", &new_path), &new, 200).await;
+            *done.entry("PUT").or_insert(0) += 1;
+        }
     }
-    assert!(patched > 5, "{patched}");
+    assert!(done["PATCH"] > 5 && done["POST"] > 5 && done["PUT"] > 5, "{done:?}");
+}
+
+/// What the record at this path is shown as.
+async fn shown(world: &World, path: &str) -> (StatusCode, Bytes) {
+    let answer = world.call("GET", path).open().await;
+    (answer.status(), answer.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// Without room for the answer the request changes nothing; if room comes in time it is done, and its answer was counted.
+async fn waits_before_it_writes(world: &World, (method, path): (&str, &str), body: &Value, done: u16) {
+    let before = shown(world, path).await;
+    let send = async |counted: &Arc<Counted>| {
+        let received = Received(Arc::<Counted>::clone(counted));
+        world.call(method, path).json(body).with(received).open().await
+    };
+    let full = Arc::new(Counted { is_full: true.into(), is_full_for_long: true, ..Counted::default() });
+    assert_eq!(send(&full).await.status(), 503, "{method} {path} with {before:?} there");
+    assert!(shown(world, path).await == before, "{method} {path} was done without room for the answer");
+    let counted = Arc::new(Counted { is_full: true.into(), ..Counted::default() });
+    let answer = send(&counted).await;
+    let status = answer.status();
+    let (text, uncounted, _) = read(answer.into_body(), &counted, false).await;
+    assert_eq!(status, done, "{method} {path}: {}", String::from_utf8_lossy(&text));
+    assert_eq!(counted.waited.load(Ordering::SeqCst), 1, "{method} {path}");
+    assert!(text.len() > SMALL_BYTES, "{method} {path}: {} bytes", text.len());
+    assert_eq!(uncounted, 0, "{method} {path}");
+    let after = shown(world, path).await;
+    assert!(text == after.1, "{method} {path}");
+    // The same POST again is the only one that changes nothing.
+    assert_eq!(after == before, (method, done) == ("POST", 200), "{method} {path}");
 }

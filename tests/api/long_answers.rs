@@ -35,7 +35,7 @@ const SHORT: &[&str] = &[
 ];
 
 /// What takes several pieces.
-fn long_text() -> String {
+pub(crate) fn long_text() -> String {
     "x".repeat(5 * PIECE_BYTES)
 }
 

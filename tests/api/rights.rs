@@ -202,6 +202,17 @@ impl World {
         rows.filter(|entry| !reads.contains(&&*entry.event.verb)).collect()
     }
 
+    /// What the caller has left in the trail after this entry but reads and logins: verb and outcome of each.
+    pub(crate) async fn own_entries_after(&self, seq: u64) -> Vec<String> {
+        let who = match self.caller.strip_suffix("@local") {
+            Some(name) => format!("local:{name}"),
+            None => format!("person:{}", self.caller),
+        };
+        let written = self.written_after(seq).await;
+        let own = written.iter().filter(|entry| entry.event.who == who);
+        own.map(|entry| format!("{} {}", entry.event.verb, entry.event.outcome)).collect()
+    }
+
     pub(crate) async fn last_entry(&self) -> u64 {
         self.node.node.store.flush_notes().await.unwrap();
         self.node.node.store.read().unwrap().audit_head().unwrap().seq

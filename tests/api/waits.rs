@@ -238,6 +238,7 @@ async fn what_is_taken_while_a_request_waits_for_its_turn_counts() {
                 _ => call.with(Received(Arc::<NoRoom>::clone(&counted))),
             };
             let work = (what == "work").then(|| all_work().expect("nobody has any"));
+            let before = world.last_entry().await;
             let mut answer = Box::pin(call.open());
             comes_to_wait(&mut answer, &cell).await;
             assert_eq!(counted.is_asked.load(Ordering::SeqCst), what != "work", "{cell}");
@@ -245,6 +246,7 @@ async fn what_is_taken_while_a_request_waits_for_its_turn_counts() {
             drop(work);
             counted.made.notify_one();
             assert_eq!(answer.await.status().as_u16(), change.status(), "{cell}");
+            assert_eq!(world.own_entries_after(before).await, ["denied rights_ended"], "{cell}");
         }
         enter(&mut world, 900, false, Change::Disabled).await;
         world.call("GET", "/events/large").send().await.is(200, NOTHING);

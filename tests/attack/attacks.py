@@ -57,11 +57,11 @@ def send_all(connection, streams, bytes_max, seconds):
     return sum(sent.values())
 
 
-def newcomer(node, who, method, path, body=b"", number=1):
+def newcomer(node, who, method, path, body=b"", number=1, headers=()):
     """What is wrong with the answer to a client that has nothing yet."""
     begun = time.monotonic()
     try:
-        status, text = ask_again(node.is_debug, lambda: node.client(who, f"127.0.2.{number}").ask(method, path, body))
+        status, text = ask_again(node.is_debug, lambda: node.client(who, f"127.0.2.{number}").ask(method, path, body, headers))
     except (OSError, EOFError) as error:
         return [f"a newcomer's {method} {path}: {error!r} after {time.monotonic() - begun:.1f} s"]
     waited = time.monotonic() - begun

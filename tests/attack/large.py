@@ -1,11 +1,12 @@
 """Attacks with large answers that are taken slowly, by many accounts, each from an address of its own."""
 
+import json
 import random
 import socket
 import threading
 import time
 
-from attacks import close_all, many, newcomer
+from attacks import JSON, close_all, many, newcomer
 from node import DESK, ROOT
 from wire import basic, connect
 
@@ -31,16 +32,22 @@ def prepare(node):
     root.close()
 
 
-def slowly(node, seconds, number, path_of):
-    """So many answers over HTTP/1, of which a few bytes are taken now and then."""
+def get(path_of):
+    return lambda at: ("GET", path_of(at), b"")
+
+
+def slowly(node, seconds, number, asked, threads=16):
+    """So many answers over HTTP/1, of which a few bytes are taken now and then; `asked(at)`: method, path and body."""
     def ask(at):
         reader = at % len(READERS)
+        method, path, body = asked(at)
         line = connect(node.address, f"127.0.3.{1 + reader}", "http/1.1")
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        line.sendall(f"GET {path_of(at)} HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*READERS[reader])}\r\n\r\n".encode())
+        line.sendall(f"{method} {path} HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*READERS[reader])}\r\n"
+                     f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         line.settimeout(0.001)
         return line
-    lines, until = many(number, ask), time.monotonic() + seconds
+    lines, until = many(number, ask, threads), time.monotonic() + seconds
     while time.monotonic() < until:
         for line in lines:
             try:
@@ -56,22 +63,28 @@ def list_from(at):
     return f"/pols/OWNER01?limit=5&after=page{at % (PAGES - 5):02}"
 
 
-def large_answers(node, quick, number, path_of):
-    prepare(node)
-    node.forget_memory()
+def beside(node, work, honest):
+    """What `work()` returns, and the faults of honest users who come for the first time all the while."""
     faults, over = [], threading.Event()
     def others():
         at = 0
         while not over.wait(0.3) and not faults:
             at += 1
-            faults.extend(newcomer(node, DESK, "GET", "/pols/SMALL01", number=1 + at % 50))
-    honest = threading.Thread(target=others, daemon=True)
-    honest.start()
-    lines = slowly(node, 8 if quick else 20, number, path_of)
+            faults.extend(honest(1 + at % 50))
+    thread = threading.Thread(target=others, daemon=True)
+    thread.start()
+    lines = work()
     over.set()
-    honest.join(60)
+    thread.join(60)
     close_all(lines)
     return {"connections": len(lines)}, faults
+
+
+def large_answers(node, quick, number, path_of):
+    prepare(node)
+    node.forget_memory()
+    return beside(node, lambda: slowly(node, 8 if quick else 20, number, get(path_of)),
+                  lambda at: newcomer(node, DESK, "GET", "/pols/SMALL01", number=at))
 
 
 def large_lists_of_many(node, quick):
@@ -86,9 +99,27 @@ def large_answers_of_many(node, quick):
     return large_answers(node, quick, 160 if quick else 400, lambda at: paths[at % len(paths)](at))
 
 
+def unread_writes(node, quick):
+    """Pages of 1 MB that are written, all at once, and of which the answers are taken slowly. Somebody who reads and
+    somebody who writes a little do not notice."""
+    prepare(node)
+    node.forget_memory()
+    def asked(at):
+        page = {"summary": str(at % 10) * PAGE_BYTES}
+        if at % 2:
+            return "POST", f"/pols/OWNER01/new{at}", json.dumps({"id": f"new{at}", **page}).encode()
+        return "PATCH", f"/pols/OWNER01/page{at % PAGES:02}", json.dumps(page).encode()
+    def honest(at):
+        note = json.dumps({"summary": "x" * 20_000, "note": at}).encode()
+        return (newcomer(node, DESK, "GET", "/pols/SMALL01", number=at)
+                + newcomer(node, DESK, "PATCH", "/pols/SMALL01/one", note, at, JSON))
+    return beside(node, lambda: slowly(node, 8 if quick else 20, 200, asked, threads=100), honest)
+
+
 #: As in `attacks`; the passwords cost little here, because many log in.
 ATTACKS = {
     "large_lists_of_many": (large_lists_of_many, False, None),
     "large_answers_of_many": (large_answers_of_many, False, None),
+    "unread_writes": (unread_writes, False, None),
 }
 SETTINGS = {name: {"ACCOUNTS__BCRYPT_COST": "6"} for name in ATTACKS}

@@ -54,6 +54,18 @@ impl Clients {
         }
     }
 
+    /// [`Self::has_begun`] for connections of which TLS holds a part of a record that came while a request was answered:
+    /// nothing is read on them when the answer ends.
+    pub(super) fn count_parts_of_records(&self, table: &mut Table) {
+        let is_uncounted = |connection: &&Arc<Connection>| {
+            connection.is_held_by_tls()
+                && !connection.is_beginning.load(Ordering::Relaxed)
+                && connection.is_idle()
+        };
+        let uncounted: Vec<_> = table.connections.values().filter(is_uncounted).cloned().collect();
+        uncounted.iter().for_each(|connection| self.count_beginning(table, connection));
+    }
+
     /// Something has come on this connection.
     pub(in crate::app) fn has_moved(&self, connection: &Connection) {
         if connection.is_beginning.load(Ordering::Relaxed) {

@@ -1,10 +1,13 @@
 //! Bodies of requests that arrive, and who loses one where there is no room for all.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::{BODIES_OTHERS_MAX, Clients, Crowded, RESERVE_BYTES, SMALL_BYTES, Turn, lock, was_lately};
+use super::{
+    ANSWERS_MAX, BODIES_OTHERS_MAX, Clients, Crowded, RESERVE_BYTES, ROOM_MADE_BYTES, SHORT_BODIES_MIN,
+    SHORT_BODY_BYTES, SMALL_BYTES, Turn, lock, was_lately,
+};
 use crate::domain::address::AddressPrefix;
 
 /// Over how long the pace of a body is taken.
@@ -38,6 +41,11 @@ impl Pace {
     }
 }
 
+/// Whether a body of so many bytes is short.
+fn is_short(bytes: usize) -> bool {
+    bytes <= SHORT_BODY_BYTES
+}
+
 /// A body that may have to make room.
 struct Candidate {
     turn: Arc<Turn>,
@@ -58,6 +66,11 @@ impl Turn {
         let before = self.arrived.fetch_add(bytes, Ordering::Relaxed);
         self.share.bodies.fetch_add(bytes, Ordering::Relaxed);
         self.clients.bodies.fetch_add(bytes, Ordering::Relaxed);
+        if is_short(before + bytes) {
+            self.clients.short_bodies.fetch_add(bytes, Ordering::Relaxed);
+        } else if is_short(before) {
+            self.clients.short_bodies.fetch_sub(before, Ordering::Relaxed);
+        }
         if let Some(account) = self.account() {
             account.bodies.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -98,7 +111,7 @@ impl Turn {
         }
         let arrived = self.arrived.swap(0, Ordering::Relaxed);
         self.share.bodies.fetch_sub(arrived, Ordering::Relaxed);
-        self.clients.bodies.fetch_sub(arrived, Ordering::Relaxed);
+        self.clients.less_of_bodies(arrived);
         if let Some(account) = self.account() {
             account.bodies.fetch_sub(arrived, Ordering::Relaxed);
         }
@@ -114,16 +127,52 @@ impl Clients {
         arriving.push(Weak::clone(turn));
     }
 
-    /// Whether so many bytes more may be held of a body, with which its client has `own`.
-    fn has_room_for_body(&self, turn: &Turn, own: usize, bytes: usize) -> bool {
-        let max = self.bodies_each_max.saturating_add(BODIES_OTHERS_MAX);
-        let max = if own <= SMALL_BYTES { max.saturating_add(RESERVE_BYTES) } else { max };
-        let over = || (self.bodies.load(Ordering::Relaxed) + bytes).saturating_sub(max);
-        over() == 0 || self.make_room_for_body(turn, own, over)
+    /// A body of so many bytes is held no more. What bodies had beyond what is theirs alone is room for answers.
+    fn less_of_bodies(&self, bytes: usize) {
+        let had_max = self.answers_max();
+        self.bodies.fetch_sub(bytes, Ordering::Relaxed);
+        if is_short(bytes) {
+            self.short_bodies.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        if had_max < ANSWERS_MAX {
+            self.room.notify_waiters();
+            self.tell_of_room(bytes);
+        }
     }
 
-    /// Ends connections whose bodies come slowly, until nothing is `over` any more; false if it does not come to that.
-    fn make_room_for_body(&self, newcomer: &Turn, own: usize, over: impl Fn() -> usize) -> bool {
+    /// Whether so many bytes more may be held of a body, with which its client has `own`.
+    fn has_room_for_body(&self, turn: &Turn, own: usize, bytes: usize) -> bool {
+        let reserve = if own <= SMALL_BYTES { RESERVE_BYTES } else { 0 };
+        let over = |held: &AtomicUsize, alone: usize, beyond: usize| {
+            (held.load(Ordering::Relaxed) + bytes).saturating_sub(alone.saturating_add(beyond + reserve))
+        };
+        let is_short = is_short(turn.arrived.load(Ordering::Relaxed) + bytes);
+        let over_short =
+            |beyond| if is_short { over(&self.short_bodies, SHORT_BODIES_MIN, beyond) } else { 0 };
+        let over_all = |beyond| over(&self.bodies, self.bodies_each_max, beyond);
+        let beyond = || self.bodies_beyond_max();
+        if over_short(beyond()) == 0 && over_all(beyond()) == 0 {
+            return true;
+        }
+        // Where answers have what bodies would have otherwise, who does not take them makes room first.
+        let is_for_answers = over_short(BODIES_OTHERS_MAX) == 0 && over_all(BODIES_OTHERS_MAX) == 0;
+        is_for_answers && self.make_room_beside(turn.client(), own, bytes.max(ROOM_MADE_BYTES))
+            || self.make_room_for_body(turn, own, true, || over_short(beyond()))
+                && self.make_room_for_body(turn, own, false, || over_all(beyond()))
+    }
+
+    /// Ends connections whose bodies come slowly, only short ones or any, until nothing is `over` any more; false if it does
+    /// not come to that.
+    fn make_room_for_body(
+        &self,
+        newcomer: &Turn,
+        own: usize,
+        only_short: bool,
+        over: impl Fn() -> usize,
+    ) -> bool {
+        if over() == 0 {
+            return true;
+        }
         let now_ms = self.now_ms();
         // A client that was told that there is no room is told so again for a moment, without a look.
         let failed_ms = &newcomer.share.bodies_failed_ms;
@@ -133,6 +182,7 @@ impl Clients {
         let sites = lock(&self.table).of_sites(|share| share.bodies.load(Ordering::Relaxed));
         let own = own.max(sites.get(&newcomer.share.prefix.site()).copied().unwrap_or_default());
         let mut candidates = self.candidates(newcomer, &sites, now_ms);
+        candidates.retain(|candidate| !only_short || is_short(candidate.bytes));
         let pace = lock(&newcomer.pace).at(now_ms);
         while over() > 0 {
             let Some(at) = slowest(&candidates, own, pace, now_ms) else {

@@ -9,9 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rooms::{ROOM_LOOK, ROOM_WAIT};
-use super::{
-    ANSWERS_EACH_MAX, ANSWERS_MAX, Clients, Crowded, Holding, REQUEST_BYTES, RESERVE_BYTES, SMALL_BYTES, Turn,
-};
+use super::{ANSWERS_EACH_MAX, Clients, Crowded, Holding, REQUEST_BYTES, RESERVE_BYTES, SMALL_BYTES, Turn};
 
 /// How long an answer that has begun waits for room for its next piece. It holds little meanwhile, and a client whose
 /// answer is broken off would have to begin anew.
@@ -41,9 +39,8 @@ impl Turn {
         let with_it = in_all.saturating_add(bytes);
         let is_small = client.held().saturating_add(bytes) < SMALL_BYTES;
         // What fits nowhere may be held while all hold little.
-        with_it <= ANSWERS_MAX
-            || in_all < ANSWERS_EACH_MAX
-            || is_small && with_it <= ANSWERS_MAX + RESERVE_BYTES
+        let max = self.clients.answers_max();
+        with_it <= max || in_all < ANSWERS_EACH_MAX || is_small && with_it <= max + RESERVE_BYTES
     }
 
     /// How many of so many bytes of the next piece need a count of their own: room for a small answer is among the request.

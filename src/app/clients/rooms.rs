@@ -74,9 +74,8 @@ impl<'a> Client<'a> {
 impl Clients {
     /// Whether one more answer of this client may be held without anybody else losing one.
     fn has_free_room(&self, client: Client<'_>) -> bool {
-        let in_all = client.in_all(self);
-        client.has_own_room()
-            && (in_all < ANSWERS_MAX || client.held() < SMALL_BYTES && in_all < ANSWERS_MAX + RESERVE_BYTES)
+        let (in_all, max) = (client.in_all(self), self.answers_max());
+        client.has_own_room() && (in_all < max || client.held() < SMALL_BYTES && in_all < max + RESERVE_BYTES)
     }
 
     /// Whether one more answer of this client may be held: its answers, and those of all, are within bounds, or it has
@@ -89,7 +88,7 @@ impl Clients {
     /// short ones. One that fits nowhere may be held while all hold little.
     pub(super) fn has_room_for_long(&self, client: Client<'_>, bytes: usize) -> bool {
         let in_all = client.in_all(self);
-        let is_fitting = in_all.saturating_add(bytes) <= ANSWERS_MAX || in_all < ANSWERS_EACH_MAX;
+        let is_fitting = in_all.saturating_add(bytes) <= self.answers_max() || in_all < ANSWERS_EACH_MAX;
         let bytes = bytes.max(ROOM_MADE_BYTES);
         client.has_room_at_address()
             && (is_fitting && client.held() < ANSWERS_EACH_MAX || self.make_room(client, bytes))
@@ -105,6 +104,11 @@ impl Clients {
     /// Ends connections of the site or account that holds most, if that is more than twice of what this one has, first those that
     /// have stood still for longest, until so many bytes are free; false if none was ended.
     fn make_room(&self, client: Client<'_>, bytes_free: usize) -> bool {
+        self.make_room_beside(client, 0, bytes_free)
+    }
+
+    /// The same for one that holds so many bytes of bodies: it takes nothing from who has less of answers than twice of that.
+    pub(super) fn make_room_beside(&self, client: Client<'_>, bodies: usize, bytes_free: usize) -> bool {
         let Client { share, account, ahead } = client;
         if let Some(account) = account
             && client.of_account(account) >= ANSWERS_EACH_MAX
@@ -117,10 +121,11 @@ impl Clients {
             return false;
         }
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
-        let wanted = client.in_all(self).saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
+        let wanted = client.in_all(self).saturating_add(bytes_free).saturating_sub(self.answers_max());
         let mut table = lock(&self.table);
         let of_site = table.of_site(share.prefix, |share| share.answers.load(Ordering::Relaxed));
-        let least = client.held().max(of_site.saturating_sub(ahead)).saturating_mul(2);
+        let held = client.held().max(of_site.saturating_sub(ahead)).max(bodies);
+        let least = held.saturating_mul(2);
         let address = table.who_has_most((share.prefix, ahead));
         let address = address.map(|(bytes, prefix)| (bytes, Holder::Site(prefix)));
         let accounts = lock(&self.accounts);
@@ -207,7 +212,8 @@ impl Clients {
         if has_crossed(own, ANSWERS_EACH_MAX) {
             share.room.notify_waiters();
         }
-        if has_crossed(in_all, ANSWERS_MAX) || has_crossed(in_all, ANSWERS_MAX + RESERVE_BYTES) {
+        let max = self.answers_max();
+        if has_crossed(in_all, max) || has_crossed(in_all, max + RESERVE_BYTES) {
             self.room.notify_waiters();
         }
         self.tell_of_room(bytes);

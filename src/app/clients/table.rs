@@ -49,6 +49,8 @@ pub(in crate::app) struct Connection {
     pub(super) account: Mutex<Option<Arc<Account>>>,
     /// Bytes that have come over the line since HTTP was given one.
     mute: AtomicUsize,
+    /// Whether the last that has come is a part of a record of TLS.
+    is_within_record: AtomicBool,
     pub(super) has_ended: AtomicBool,
     /// Known from its first request on.
     speaks_http1: AtomicBool,
@@ -109,6 +111,7 @@ impl Clients {
             unread: Mutex::default(),
             account: Mutex::default(),
             mute: AtomicUsize::new(0),
+            is_within_record: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             speaks_http1: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -328,9 +331,17 @@ impl Connection {
         self.mute.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }
 
-    /// Whether something has come of which HTTP was given nothing: TLS holds it.
+    /// The last that has come is a part of a record of TLS, or it ends one.
+    pub(in crate::app) fn has_part_of_record(&self, is_within: bool) {
+        // Read first: nearly all that comes are whole records.
+        if self.is_within_record.load(Ordering::Relaxed) != is_within {
+            self.is_within_record.store(is_within, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether something has come that HTTP was not given: TLS holds it.
     pub(in crate::app) fn is_held_by_tls(&self) -> bool {
-        self.mute.load(Ordering::Relaxed) > 0
+        self.mute.load(Ordering::Relaxed) > 0 || self.is_within_record.load(Ordering::Relaxed)
     }
 
     /// HTTP is given some of what has come.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use futures_util::task::noop_waker;
 
 use super::accounts::WAITING_OF_ACCOUNT_MAX;
-use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::rooms::Client;
 use super::*;
 use crate::http::Arrivals as _;
@@ -14,8 +13,10 @@ mod equal;
 mod neighbours;
 mod own;
 mod places;
+mod shared;
 mod still;
 mod trailers;
+mod unfinished;
 
 fn client(last: u8) -> AddressPrefix {
     AddressPrefix::of(IpAddr::from([192, 0, 2, last]))
@@ -386,34 +387,39 @@ async fn networks_of_one_site_have_no_more_places_than_one_client() {
 #[tokio::test(start_paused = true)]
 async fn a_body_without_progress_loses_to_one_that_comes() {
     let body = 32 << 20;
-    let clients = Clients::new(4096, body);
-    // Of 13 clients, each with four bodies that come quickly up to their last part.
-    let attack: Vec<_> = (1..=13).flat_map(|last| silent(&clients, last, 4, 1)).collect();
-    for (_, turns) in &attack {
-        turns[0].has_come((1 << 20) - 1000).expect("room");
+    // Uploads as much as all may have, and the same of bodies of records.
+    for (senders, each, bytes, pieces, expected) in
+        [(12, 2, SHORT_BODY_BYTES + (16 << 10), 20 * 16, 8..=10), (6, 4, (1 << 20) - 1000, 16, 1..=2)]
+    {
+        let clients = Clients::new(4096, body);
+        // Of some clients, each with several bodies that come quickly up to their last part.
+        let attack: Vec<_> = (1..=senders).flat_map(|last| silent(&clients, last, each, 1)).collect();
+        for (_, turns) in &attack {
+            turns[0].has_come(bytes).expect("room");
+        }
+        let drip = || {
+            attack
+                .iter()
+                .filter(|(at, _)| !has_ended(at))
+                .for_each(|(_, turns)| turns[0].has_come(30).expect("room"))
+        };
+        for _ in 0..5 {
+            tokio::time::advance(Duration::from_secs(3)).await;
+            drip();
+        }
+        // Slow ones lose, though each of their clients has less than the newcomer.
+        let nurse = connected(&clients, 99);
+        let upload = begin(&nurse);
+        for _ in 0..pieces {
+            upload.has_come(64 << 10).expect("room is made");
+            tokio::time::advance(Duration::from_millis(2)).await;
+        }
+        let over = lost(&attack).len();
+        assert!(expected.contains(&over), "{over}");
+        assert!(!has_ended(&nurse));
+        let in_all = clients.bodies.load(Ordering::Relaxed);
+        assert!(in_all <= body + BODIES_BESIDE_MAX + BODIES_OTHERS_MAX + RESERVE_BYTES, "{in_all}");
     }
-    let drip = || {
-        attack
-            .iter()
-            .filter(|(at, _)| !has_ended(at))
-            .for_each(|(_, turns)| turns[0].has_come(30).expect("room"))
-    };
-    for _ in 0..5 {
-        tokio::time::advance(Duration::from_secs(3)).await;
-        drip();
-    }
-    // Slow ones lose, though each of their clients has less than the newcomer.
-    let nurse = connected(&clients, 99);
-    let upload = begin(&nurse);
-    for _ in 0..20 * 16 {
-        upload.has_come(64 << 10).expect("room is made");
-        tokio::time::advance(Duration::from_millis(2)).await;
-    }
-    let over = lost(&attack).len();
-    assert!((19..=21).contains(&over), "{over}");
-    assert!(!has_ended(&nurse));
-    let in_all = clients.bodies.load(Ordering::Relaxed);
-    assert!(in_all <= body + BODIES_BESIDE_MAX + BODIES_OTHERS_MAX + RESERVE_BYTES, "{in_all}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,48 +460,6 @@ async fn a_body_that_has_come_is_not_slow() {
     let upload = begin(&newcomer);
     let came = (0..32 * 16).take_while(|_| upload.has_come(64 << 10).is_ok()).count();
     assert_eq!((came, lost(&whole)), (20 * 16, vec![]), "as much as there is beside them");
-}
-
-#[tokio::test(start_paused = true)]
-async fn few_connections_of_a_client_have_an_unfinished_request() {
-    let clients = Clients::new(4096, 0);
-    let other = connect(&clients, 2).expect("a place");
-    let mut all = Vec::new();
-    for _ in 0..BEGINNINGS_EACH_MAX {
-        all.push(connect(&clients, 1).expect("a place"));
-        tokio::time::advance(Duration::from_millis(1)).await;
-    }
-    // One that has asked, and one that has and begins again, which then is the youngest.
-    all[0].connection.is_whole();
-    all[1].connection.is_whole();
-    clients.has_begun(&all[1].connection);
-    all.push(connect(&clients, 1).expect("a place"));
-    assert_eq!(ended(&all), Vec::<usize>::new());
-    all.push(connect(&clients, 1).expect("a place"));
-    assert_eq!((ended(&all), has_ended(&other)), (vec![2], false), "the oldest of its own");
-    clients.has_begun(&all[0].connection);
-    assert_eq!(ended(&all), [2, 3], "also for one that had a request");
-    // A proxy's are many clients'.
-    let proxied: Vec<_> =
-        (0..BEGINNINGS_EACH_MAX * 2).map(|_| clients.connect(client(9), true).expect("a place")).collect();
-    assert_eq!(ended(&proxied), Vec::<usize>::new());
-    drop((all, proxied, other));
-    assert_eq!(lock(&clients.table).beginnings.load(Ordering::Relaxed), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn in_all_few_connections_have_an_unfinished_request() {
-    let clients = Clients::new(4096, 0);
-    let slow = connect(&clients, 200).expect("a place");
-    let mut all = Vec::new();
-    for number in 0..BEGINNINGS_MAX * 2 {
-        tokio::time::advance(Duration::from_millis(1)).await;
-        all.push(connect(&clients, u8::try_from(number % 6).expect("small")).expect("a place"));
-        assert!(lock(&clients.table).beginnings.load(Ordering::Relaxed) <= BEGINNINGS_MAX);
-    }
-    assert!(!has_ended(&slow), "a slow handshake goes on beside those who have more");
-    assert_eq!(ended(&all).len(), BEGINNINGS_MAX + 1);
-    assert!(has_ended(&all[0]) && !has_ended(&all[BEGINNINGS_MAX * 2 - 1]));
 }
 
 fn who(name: &str) -> Actor {

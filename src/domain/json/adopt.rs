@@ -8,6 +8,9 @@ use super::dates::{DATE_FORMS, date_of, parse_date};
 use super::{DateFormat, JsonError, show_value};
 use crate::domain::days::{day_as_written, is_day};
 
+/// Longest name of a field as it stands in a path, in characters.
+const NAMED_CHARS_MAX: usize = 128;
+
 /// The BSON value for a client's `value` at `path`, given what is stored there now.
 ///
 /// - Equal to what is shown: the stored value, with its type and precision.
@@ -88,6 +91,15 @@ impl Known<'_, '_> {
     }
 }
 
+/// The dotted path of a field, for people: long names are cut, because each path below them repeats them.
+fn path_below(path: &str, key: &str) -> String {
+    let key = match key.char_indices().nth(NAMED_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &key[..end]),
+        None => key.to_owned(),
+    };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
 fn adopt_in(value: &Value, known: Known<'_, '_>, path: &str) -> Result<Bson, JsonError> {
     if let Some(old) = known.old.filter(|old| is_shown_as(old, value)) {
         return Ok(old.clone());
@@ -129,7 +141,7 @@ fn adopt_in(value: &Value, known: Known<'_, '_>, path: &str) -> Result<Bson, Jso
             let stored = known.old.and_then(Bson::as_document);
             let mut document = bson::Document::new();
             for (key, value) in map {
-                let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let at = path_below(path, key);
                 let column = known.column.and_then(|column| column.under(key));
                 if column.is_none() {
                     check_key(key, &at)?;
