@@ -515,8 +515,8 @@ impl From<EditError> for ApiError {
             }
             EditError::Departed => ApiError::Conflict {
                 message:
-                    "The account was another person's, whose records are still here or whose delete has not \
-                          reached the centre: take another account, or restore that person from the trash"
+                    "The account was another person's, whose records are still here, or whose delete or those of their records \
+                          have not reached the centre: take another account, or restore that person from the trash"
                         .into(),
                 current: serde_json::Value::Null,
             },

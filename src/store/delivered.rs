@@ -176,31 +176,35 @@ impl Tx<'_> {
                 due.push(RecordKey::new(kind_of(code)?, id));
             }
         }
-        let left = self.take_unsent_versions()?;
+        let deleted = self.unsent_deletes()?;
         for key in due {
+            let left = self.unsent_version(&key)?;
             // An edit of which nothing tells that it is new counts as delivered: if it was not, it becomes a conflict, and is
             // not lost.
-            let version = left.get(&key).and_then(|left| left.before(|change| !has(change)));
+            let version = left.as_ref().and_then(|left| left.before(|change| !has(change)));
             // What cannot be read is not sent.
             self.sparing(&key, |tx| tx.settle_delivered_edits(&key, version))?;
         }
-        for (key, left) in left.iter().filter(|(_, left)| left.is_deleted && has(left.first)) {
-            let Some(Some(version)) = left.before(|change| !has(change)) else {
-                continue;
-            };
-            self.sparing(key, |tx| tx.settle_unsent_delete(key, version))?;
+        for key in deleted {
+            let left = self.unsent_version(&key)?.filter(|left| has(left.first));
+            if let Some((change, Some(version))) =
+                left.as_ref().and_then(|left| left.before(|change| !has(change)))
+            {
+                self.sparing(&key, |tx| tx.settle_unsent_delete(&key, (change, version)))?;
+            }
         }
-        Ok(())
+        self.forget_unsent_versions()
     }
 
-    /// `left` is the record as the processes left it whose edits are delivered, if it was edited since.
+    /// `left`: the first change that is new, if there is one, and the record before it, as the processes left it whose edits are
+    /// delivered.
     fn settle_delivered_edits(
         &mut self,
         key: &RecordKey,
-        left: Option<Option<&Document>>,
+        left: Option<(u64, Option<&Document>)>,
     ) -> Result<(), StoreError> {
         let local = self.document(key)?;
-        let delivered = left.unwrap_or(local.as_ref());
+        let delivered = left.map_or(local.as_ref(), |(_, before)| before);
         if key.kind == Kind::Person
             && let (Some(delivered), Base::Document(agreed)) = (delivered, self.base(key)?)
             && !agreed.is_empty()
@@ -214,25 +218,31 @@ impl Tx<'_> {
             // The intent tells what was sent.
             return Ok(());
         }
-        self.settle_delivered_record(key, local.as_ref(), delivered)
+        self.settle_delivered_record(key, local.as_ref(), delivered, left.map(|(change, _)| change))
     }
 
     /// A record that only this node had, as far as it knew, and that was deleted here: the centre has it as it was `left`. The
     /// delete is still to be sent.
-    fn settle_unsent_delete(&mut self, key: &RecordKey, left: &Document) -> Result<(), StoreError> {
+    fn settle_unsent_delete(
+        &mut self,
+        key: &RecordKey,
+        (change, left): (u64, &Document),
+    ) -> Result<(), StoreError> {
         if self.docs.contains(row_key(key))? || !self.is_clean(key)? {
             return Ok(());
         }
         self.reopen_trash(key)?;
-        self.settle_delivered_record(key, None, Some(left))
+        self.settle_delivered_record(key, None, Some(left), Some(change))
     }
 
-    /// `delivered` is what the centre was given of the record, which is `local` by now.
+    /// `delivered` is what the centre was given of the record, which is `local` by now; `change` is the first that came after it, and
+    /// the place of what is left to be sent. At the place of before, the next image would have it delivered too.
     fn settle_delivered_record(
         &mut self,
         key: &RecordKey,
         local: Option<&Document>,
         delivered: Option<&Document>,
+        change: Option<u64>,
     ) -> Result<(), StoreError> {
         if let Some(intent) = self.intent(key)? {
             self.settle_intent(key, intent.number, false)?;
@@ -244,6 +254,9 @@ impl Tx<'_> {
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
         self.ask_again(key, super::Reread::default())?;
         self.put_base(key, &base, local, &Base::from(delivered.cloned()), &Actor::Centre)?;
+        if let Some(change) = change {
+            self.move_edit(key, change)?;
+        }
         if local.is_none() && delivered.is_none() {
             self.settle_trash(key, TrashState::Done)?;
         }

@@ -16,7 +16,7 @@ use super::whose::OwnerNow;
 use super::{Base, Store, StoreError};
 use crate::domain::access::Grant;
 use crate::domain::merge::{is_other_person, same_identity};
-use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::flaw::step;
 
@@ -212,7 +212,7 @@ impl Tx<'_> {
     fn has_deletes_of_another(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
         let is_theirs = self.base(key)?.is_at_centre()
             || self.departed(&key.id)?.is_some_and(|last| same_identity(&last, person));
-        Ok(!is_theirs && self.accounts_of_pending_deletes()?.contains(&fold_account(&key.id)))
+        Ok(!is_theirs && self.has_pending_deletes_of(&key.id)?)
     }
 
     /// Whether the centre has somebody else under the account, or somebody else's record under the id, whose delete here

@@ -7,13 +7,14 @@ use redb::{ReadableTable, ReadableTableMetadata as _};
 
 use bson::doc;
 
+use super::StoreError;
 use super::records::Tx;
+use super::rows::Checked;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::sync_rows::{Intent, IntentWrite, OpenWrite, decode_intent};
 use super::tables::{self, *};
-use super::{Base, StoreError};
-use crate::domain::record::RecordKey;
+use crate::domain::record::{RecordKey, fold_account};
 use crate::domain::schema::Owner;
 
 /// Landed writes that are remembered, the latest.
@@ -270,12 +271,23 @@ impl Tx<'_> {
     pub fn accounts_of_pending_deletes(&self) -> Result<BTreeSet<String>, StoreError> {
         let mut accounts = BTreeSet::new();
         for (key, _) in self.pending_deletes()? {
-            // What cannot be read is not sent, and is told otherwise.
-            if let Some(base) = unless_damaged(self.base_if_dirty(&key))?.flatten() {
-                accounts.extend(account_of_deleted(&key, &base));
-            }
+            accounts.extend(account_deleted_from(&self.base, &key)?);
         }
         Ok(accounts)
+    }
+
+    /// Whether `account` is one of [`Tx::accounts_of_pending_deletes`].
+    pub fn has_pending_deletes_of(&self, account: &str) -> Result<bool, StoreError> {
+        let account = fold_account(account);
+        for entry in self.dirty.range((DELETE_RANK_MIN, 0, 0, "")..)? {
+            let (at, _) = entry?;
+            let (_, _, code, id) = at.value();
+            let owner = account_deleted_from(&self.base, &RecordKey::new(kind_of(code)?, id))?;
+            if owner.is_some_and(|owner| owner == account) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Remembers a write that landed under this lease. `is_echo_due`: the change feed is going to tell of it.
@@ -424,6 +436,13 @@ impl Snapshot {
         deletes_in(&self.transaction.open_table(DIRTY)?)
     }
 
+    /// Whose these records were, which were deleted here and are not yet at the centre; accounts, folded.
+    pub fn accounts_of(&self, deleted: &[RecordKey]) -> Result<BTreeSet<String>, StoreError> {
+        let base = self.transaction.open_table(BASE)?;
+        let accounts = deleted.iter().filter_map(|key| account_deleted_from(&base, key).transpose());
+        accounts.collect()
+    }
+
     /// Own landed writes of a record that the change feed has not told of yet, oldest first.
     pub fn expected_echoes(&self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
         let echo = self.transaction.open_table(ECHO)?;
@@ -484,12 +503,21 @@ impl Snapshot {
     }
 }
 
-/// The account of a person whose record was deleted here, folded, as the centre knows it.
-pub(crate) fn account_of_deleted(key: &RecordKey, base: &Base) -> Option<String> {
-    match key.kind.schema().owner {
-        Owner::Field(_) => key.kind.schema().owner_of(base.document()?),
-        Owner::Itself | Owner::Nobody => None,
-    }
+/// Whose a record was that was deleted here while the centre has it still, folded. What cannot be read is not sent, and is told
+/// otherwise.
+fn account_deleted_from<T: ReadableTable<RowKey, &'static [u8]>>(
+    base: &Checked<T, RowKey>,
+    key: &RecordKey,
+) -> Result<Option<String>, StoreError> {
+    let schema = key.kind.schema();
+    let Owner::Field(_) = schema.owner else {
+        return Ok(None);
+    };
+    let owner = |bytes: &[u8]| -> Result<Option<String>, StoreError> {
+        Ok(BaseRow::body(bytes)?.and_then(|body| schema.owner_in(body)))
+    };
+    let row = base.get(row_key(key)).and_then(|row| row.map(|row| owner(row.value())).transpose());
+    Ok(unless_damaged(row)?.flatten().flatten())
 }
 
 fn deletes_in(

@@ -113,7 +113,6 @@ pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
 pub(crate) use engine::off_workers;
 pub use fair::{Budget, Charge, Given, Share};
-pub(crate) use feed_rows::account_of_deleted;
 pub use feed_rows::{Reread, Sent, Vanished};
 #[cfg(test)]
 pub(crate) use fields::table::Codec;

@@ -537,6 +537,25 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// The record's first unsent edit is the one of this number, if it waits.
+    pub(super) fn move_edit(&mut self, key: &RecordKey, number: u64) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        let Some(BaseRow { rank, sequence, base }) = self.base_row(key)? else {
+            return Ok(());
+        };
+        let old = self.dirty.remove((rank, sequence, code, id))?.map(|row| {
+            let (since, author) = row.value();
+            (since, author.to_owned())
+        });
+        if let Some((since, author)) = old {
+            self.dirty.insert((rank, number, code, id), (since, author.as_str()))?;
+        }
+        let row = BaseRow::encode(rank, number, &base)?;
+        self.base.insert((code, id), row.as_slice())?;
+        self.writes += 1;
+        Ok(())
+    }
+
     pub(super) fn drop_base(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
         let place = self.base.get((code, id))?.map(|row| BaseRow::place(row.value())).transpose()?;

@@ -302,6 +302,11 @@ impl BaseRow {
         Ok(bytes.len() > BASE_HEADER_BYTES)
     }
 
+    /// The agreed version, not decoded.
+    pub(crate) fn body(bytes: &[u8]) -> Result<Option<&RawDocument>, StoreError> {
+        if BaseRow::is_agreed(bytes)? { raw(&bytes[BASE_HEADER_BYTES..]).map(Some) } else { Ok(None) }
+    }
+
     /// Rank and sequence alone.
     pub(crate) fn place(bytes: &[u8]) -> Result<(u8, u64), StoreError> {
         let header = bytes.first_chunk::<BASE_HEADER_BYTES>().ok_or_else(|| damaged("a base row"))?;

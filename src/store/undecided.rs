@@ -213,13 +213,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whether it is noted that the person waits until everything at the centre has been read. A damaged note says nothing.
-    pub fn is_noted_as_unread(&self, person: &RecordKey) -> Result<bool, StoreError> {
+    /// Whether it is noted that the person waits for this reason. A damaged note says nothing.
+    pub(crate) fn is_noted_as(&self, person: &RecordKey, why: WaitReason) -> Result<bool, StoreError> {
         let Some(row) = unless_damaged(self.waiting.get(row_key(person)))?.flatten() else {
             return Ok(false);
         };
         let noted = unless_damaged(Waiting::decode(person.clone(), row.value()))?;
-        Ok(noted.is_some_and(|noted| noted.why == WaitReason::Unread))
+        Ok(noted.is_some_and(|noted| noted.why == why))
     }
 
     /// Whether it is noted that the record waits instead of being sent, for whatever reason.

@@ -6,8 +6,6 @@
 //! version is what was delivered, and everything after it is new ([`Tx::settle_delivered`]). If the centre gives this node its
 //! lease, the store is no image and nothing of this counts any more.
 
-use std::collections::BTreeMap;
-
 use bson::{Document, doc};
 
 use super::StoreError;
@@ -18,6 +16,9 @@ use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::record::RecordKey;
 
+/// Records of which versions are kept. A node that never sees its centre, or for months, has no end of records that wait; of any
+/// more, all counts as delivered should the store turn out to be an image, and becomes a conflict where it was not.
+const RECORDS_MAX: u64 = 20_000;
 /// Versions that are kept of one record. The latest stay: what came before counts as delivered together with them, and
 /// becomes a conflict where it was not.
 const VERSIONS_MAX: usize = 8;
@@ -68,10 +69,10 @@ impl UnsentVersions {
         tables::encode(&doc! {"first": self.first as i64, "deleted": self.is_deleted, "versions": versions})
     }
 
-    /// The version before the first change that `is_new`, if one was kept; absent for a record that was deleted then.
-    pub(super) fn before(&self, is_new: impl Fn(u64) -> bool) -> Option<Option<&Document>> {
+    /// The first change that `is_new`, and the version before it, if one was kept; absent for a record that was deleted then.
+    pub(super) fn before(&self, is_new: impl Fn(u64) -> bool) -> Option<(u64, Option<&Document>)> {
         let version = self.versions.iter().find(|version| is_new(version.changed_by))?;
-        Some(version.document.as_ref())
+        Some((version.changed_by, version.document.as_ref()))
     }
 }
 
@@ -97,6 +98,9 @@ impl Tx<'_> {
             Err(StoreError::DamagedRow(_)) => return Ok(()),
             row => row?.map(|row| UnsentVersions::decode(row.value())).transpose()?,
         };
+        if row.is_none() && self.unsent_versions.len()? >= RECORDS_MAX {
+            return Ok(());
+        }
         let mut row = row.unwrap_or(UnsentVersions { first, ..UnsentVersions::default() });
         if row.versions.last().is_some_and(|version| version.changed_by > self.carry.found()) {
             return Ok(());
@@ -126,12 +130,7 @@ impl Tx<'_> {
         key: &RecordKey,
         work: impl FnOnce(&mut Self) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let at = row_key(key);
-        let row = self
-            .unsent_versions
-            .get(at)
-            .and_then(|row| row.map(|row| UnsentVersions::decode(row.value())).transpose());
-        let row = unless_damaged(row)?.flatten();
+        let (at, row) = (row_key(key), self.unsent_version(key)?);
         work(self)?;
         if let Some(row) = row {
             let row = UnsentVersions { is_deleted: true, ..row };
@@ -149,15 +148,23 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// All that was kept; rows that cannot be read are left out.
-    pub(super) fn take_unsent_versions(&mut self) -> Result<BTreeMap<RecordKey, UnsentVersions>, StoreError> {
-        let mut found = BTreeMap::new();
+    /// What was kept of the record. A row that cannot be read says nothing.
+    pub(super) fn unsent_version(&self, key: &RecordKey) -> Result<Option<UnsentVersions>, StoreError> {
+        let row = self.unsent_versions.get(row_key(key));
+        let row = row.and_then(|row| row.map(|row| UnsentVersions::decode(row.value())).transpose());
+        Ok(unless_damaged(row)?.flatten())
+    }
+
+    /// The records that the centre was not known to have and that were deleted here.
+    pub(super) fn unsent_deletes(&self) -> Result<Vec<RecordKey>, StoreError> {
+        let mut found = Vec::new();
         for entry in self.unsent_versions.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id) = at.value();
-            found.insert(RecordKey::new(kind_of(code)?, id), UnsentVersions::decode(row.value())?);
+            if unless_damaged(UnsentVersions::decode(row.value()))?.is_some_and(|row| row.is_deleted) {
+                found.push(RecordKey::new(kind_of(code)?, id));
+            }
         }
-        self.forget_unsent_versions()?;
         Ok(found)
     }
 }
@@ -175,10 +182,12 @@ mod tests {
         let versions = vec![left(5), left(9), LeftVersion { changed_by: 12, document: None }];
         let row = UnsentVersions { first: 2, is_deleted: false, versions };
         let row = UnsentVersions::decode(&row.encode().unwrap()).unwrap();
-        let found = |new: &[u64]| row.before(|change| new.contains(&change)).map(|found| found.cloned());
-        assert_eq!(found(&[5, 9, 12]), Some(Some(doc! {"f": 5_i64})));
-        assert_eq!(found(&[9, 12]), Some(Some(doc! {"f": 9_i64})));
-        assert_eq!(found(&[12]), Some(None), "deleted by then");
+        let found = |new: &[u64]| {
+            row.before(|change| new.contains(&change)).map(|(change, found)| (change, found.cloned()))
+        };
+        assert_eq!(found(&[5, 9, 12]), Some((5, Some(doc! {"f": 5_i64}))));
+        assert_eq!(found(&[9, 12]), Some((9, Some(doc! {"f": 9_i64}))));
+        assert_eq!(found(&[12]), Some((12, None)), "deleted by then");
         assert_eq!(found(&[]), None, "nothing is new");
     }
 }

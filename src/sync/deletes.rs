@@ -17,10 +17,7 @@ use super::scan::is_under_way;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::store::{
-    Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished,
-    account_of_deleted, unless_damaged,
-};
+use crate::store::{Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -195,10 +192,7 @@ impl HeldBack {
             if deleted > DELETES_UNASKED_MAX && deleted > unasked(snapshot.count(kind)? + deleted) {
                 held.kinds.insert(kind);
                 held.message.get_or_insert_with(|| deleted_message(kind, &keys));
-                for key in keys {
-                    let base = unless_damaged(snapshot.base(&key))?.flatten();
-                    held.accounts.extend(base.and_then(|base| account_of_deleted(&key, &base)));
-                }
+                held.accounts.extend(snapshot.accounts_of(&keys)?);
             }
         }
         Ok(held)

@@ -10,6 +10,7 @@ use super::doubt::{is_rewritten_unasked, unsent_of_former};
 use super::hold::{end, open};
 use super::round::Tally;
 use crate::domain::access::{Actor, END_USER};
+use crate::domain::active::ACTIVE;
 use crate::domain::merge::same_identity;
 use crate::domain::record::RecordKey;
 use crate::store::{Base, Granted, Hold, HoldReason, Reread, StoreError, Tx};
@@ -124,7 +125,8 @@ impl Former {
         person
     }
 
-    /// They have the account on this node again, as they were last, after who was written over them has left it. `taken`: the one
+    /// They have the account on this node again, as they were last, after who was written over them, or made after their delete,
+    /// has left it. `taken`: the one
     /// who has it at the centre by now, if that is another one. That is read again; if nobody has it, the delete is carried out
     /// at once and waits for no sweep: they could log in until then.
     pub(super) fn put_back(
@@ -136,8 +138,16 @@ impl Former {
     ) -> Result<(), StoreError> {
         let key = hold.local_key();
         tx.put(&key, Some(&self.agreed), &Base::Document(self.agreed.clone()), &Actor::Centre)?;
-        tx.edit(&key, Some(self.coming_back()), actor)?;
-        self.keep_doubtful(tx, &key)?;
+        if self.is_apart {
+            // They were deleted on this node, which was not sent: they are closed, and deleted again.
+            let mut closed = self.agreed.clone();
+            closed.insert(ACTIVE, false);
+            tx.edit(&key, Some(&closed), actor)?;
+            tx.edit(&key, None, actor)?;
+        } else {
+            tx.edit(&key, Some(self.coming_back()), actor)?;
+            self.keep_doubtful(tx, &key)?;
+        }
         let Some(taken) = taken else {
             return Ok(());
         };

@@ -18,6 +18,7 @@ use super::unread::{Unread, is_read_first, unread_for};
 use super::{ownerless, step, undecided};
 use crate::central::{ArchiveState, Central, Moment, Write, Written};
 use crate::domain::access::Actor;
+use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::diff::{Change, Diff, diff};
 use crate::domain::json::weight;
 use crate::domain::merge::{Clash, Side};
@@ -403,7 +404,7 @@ fn with_owner(kind: Kind, base: &Document, mut changes: Vec<Change>) -> Vec<Chan
 }
 
 /// A person was deleted here, and meanwhile records of theirs have come from elsewhere: the person stays, and staff
-/// see that the delete was not carried out. What had not been sent of them is in the trash.
+/// see that the delete was not carried out. What had not been sent of them is in the trash; who was closed stays closed.
 fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<(), StoreError> {
     let clash = Clash {
         path: Vec::new(),
@@ -413,7 +414,16 @@ fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<
         stands: Side::Remote,
     };
     tx.add_conflict(key, &clash, Some(&base))?;
+    let was_closed = tx.pending_trash(key)?.is_some_and(|deleted| !is_active(&deleted.document));
+    let by = Actor::read(&tx.author_of(key)?).unwrap_or(Actor::Node);
     tx.put(key, Some(&base), &Base::Document(base.clone()), &Actor::Centre)?;
+    if was_closed && is_active(&base) {
+        // That was not sent either, and the delete was to keep them out.
+        let mut closed = base.clone();
+        closed.insert(ACTIVE, false);
+        tx.edit(key, Some(&closed), &by)?;
+        tx.set_closed_here(&key.id, true, &by)?;
+    }
     // The person may be gone there too.
     tx.ask_again(key, Reread::default())?;
     tx.settle_trash(key, TrashState::Done)

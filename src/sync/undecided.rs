@@ -391,7 +391,8 @@ pub(super) fn absence(tx: &Tx<'_>, person: &RecordKey) -> Result<Option<WaitReas
         Some(base) if base.is_at_centre() || tx.has_landed(person)? => None,
         Some(_) if tx.is_dead(person)? => Some(WaitReason::Refused),
         // Noted when the person was to be sent; until the person is, nothing else is noted.
-        Some(_) if tx.is_noted_as_unread(person)? => Some(WaitReason::Unread),
+        Some(_) if tx.is_noted_as(person, WaitReason::Unread)? => Some(WaitReason::Unread),
+        Some(_) if tx.is_noted_as(person, WaitReason::Leaving)? => Some(WaitReason::Leaving),
         Some(_) => Some(WaitReason::Unsent),
     })
 }

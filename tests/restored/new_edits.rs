@@ -218,3 +218,35 @@ async fn a_conflict_shows_what_the_node_has_and_taking_it_loses_nothing() {
         }
     }
 }
+
+/// It is put back once more, to a copy in which that edit still waits, because the centre refused it: it is new all the same.
+#[tokio::test]
+async fn an_edit_that_waits_over_a_second_time_is_still_new() {
+    for (new, agreed) in [(Some(page("new")), None), (Some(page("new")), Some(page("agreed"))), (None, None)]
+    {
+        let set_back = SetBack::new(Kind::Page, agreed, &[Some(page("unsent"))]).await;
+        let (image, second) = (set_back.file("image"), set_back.file("second"));
+        set_back.edit(&Node::on_disk(&image, &set_back.sim), new.clone()).await;
+        set_back.sim.state().refused.push("r".to_owned());
+        let goes_on = |file: std::path::PathBuf| {
+            let sim = set_back.sim.clone();
+            async move {
+                let node = Node::on_disk(&file, &sim);
+                for _ in 0..2 {
+                    node.sync.round().await;
+                }
+                node
+            }
+        };
+        goes_on(image.clone()).await;
+        assert_eq!(set_back.centre(), Some(page("unsent")), "{new:?}");
+        std::fs::copy(&image, &second).unwrap();
+        goes_on(image).await;
+        goes_on(second.clone()).await;
+        set_back.sim.state().refused.clear();
+        let node = Node::on_disk(&second, &set_back.sim);
+        node.store.transact(|tx| tx.retry_refused()).await.unwrap();
+        node.complete().await;
+        assert_eq!((set_back.centre(), open(&node)), (new, vec![]));
+    }
+}
