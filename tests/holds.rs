@@ -23,6 +23,8 @@ mod large;
 mod left_behind;
 #[path = "holds/made_again.rs"]
 mod made_again;
+#[path = "holds/of_the_former.rs"]
+mod of_the_former;
 #[path = "holds/older.rs"]
 mod older;
 #[path = "holds/ownerless.rs"]

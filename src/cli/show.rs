@@ -39,10 +39,22 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
+/// Characters of a cell that are shown: names of fields and ids may be as long as records, and a longer one would move all others out
+/// of sight.
+const CELL_CHARS_MAX: usize = 200;
+
+fn cut(cell: &str) -> String {
+    match cell.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &cell[..end]),
+        None => cell.to_owned(),
+    }
+}
+
 /// Rows under a heading, in columns.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let heading = heading.map(str::to_owned);
-    let all = || std::iter::once(&heading).chain(rows);
+    let rows: Vec<[String; N]> = rows.iter().map(|row| std::array::from_fn(|at| cut(&row[at]))).collect();
+    let all = || std::iter::once(&heading).chain(&rows);
     let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |row: &[String; N]| {
@@ -70,6 +82,15 @@ mod tests {
         assert_eq!(plain("Núñez \u{1b}[2J\u{202e}x"), "Núñez \\u{1b}[2J\\u{202e}x");
         assert_eq!(cell(&json!("a\nb\tc")), "a b\\u{9}c");
         assert_eq!(cell(&json!({"a": "\u{7f}"})), "{\"a\":\"\\u{7f}\"}");
+    }
+
+    #[test]
+    fn long_cells_are_cut() {
+        let rows = [["x".repeat(70_000), "1".to_owned()], ["é".repeat(200), "2".to_owned()]];
+        let shown = table(["ID", "N"], &rows);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1], format!("{}…  1", "x".repeat(200)));
+        assert_eq!(lines[2], format!("{}   2", "é".repeat(200)));
     }
 
     #[test]

@@ -35,8 +35,18 @@ const LIST_CHUNK_BYTES: usize = 64 * 1024;
 const LIMIT_CONFLICTS_MAX: usize = 500;
 /// Tables without whose rows a conflict is not listed, or not as a whole.
 const OF_LIST: [&str; 4] = ["conflict", "hold", "held", "undecided"];
-/// Most paths that an error names, where no conflict is about the one that was asked for.
+/// Most paths that an error names, where no conflict is about the one that was asked for, and characters of each: clients write them.
 const PATHS_NAMED_MAX: usize = 50;
+const NAMED_CHARS_MAX: usize = 80;
+
+/// A path as an error names it.
+fn named(path: &str) -> String {
+    match path.char_indices().nth(NAMED_CHARS_MAX) {
+        _ if path.is_empty() => "\"\" (the record)".to_owned(),
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
+    }
+}
 
 pub(crate) async fn list(
     State(node): State<Arc<Node>>,
@@ -205,7 +215,7 @@ impl Query {
         let (Some(path), None) = (&self.path, &self.after) else {
             return Ok(());
         };
-        let mut known = BTreeSet::new();
+        let (mut known, mut more) = (BTreeSet::new(), 0_usize);
         let reader = ConflictReader::new(node, caller, snapshot);
         for id in reader.ids(None, None)? {
             let found = conflict_view::visit(node, snapshot, &id, Some(LIST_VALUE_BYTES_MAX), |view| {
@@ -214,22 +224,30 @@ impl Query {
                     return Ok(None);
                 }
                 let is_shown = reader.may_know(view);
-                is_shown.map(|is_shown| is_shown.then(|| view.head.path.join(".")))
+                is_shown.map(|is_shown| {
+                    is_shown.then(|| {
+                        let found = view.head.path.join(".");
+                        if found == *path { None } else { Some(named(&found)) }
+                    })
+                })
             })?;
-            known.extend(found.transpose()?.flatten());
-            if known.contains(path) {
-                return Ok(());
+            match found.transpose()?.flatten() {
+                Some(None) => return Ok(()),
+                Some(Some(name)) if known.len() < PATHS_NAMED_MAX || known.contains(&name) => {
+                    known.insert(name);
+                }
+                Some(Some(_)) => more += 1,
+                None => {}
             }
         }
         if known.is_empty() {
             return Ok(());
         }
-        let shown =
-            |path: &String| if path.is_empty() { "\"\" (the record)".to_owned() } else { path.clone() };
-        let names: Vec<String> = known.iter().take(PATHS_NAMED_MAX).map(shown).collect();
+        let names: Vec<String> = known.into_iter().collect();
+        let others = if more > 0 { format!(" and others, in {more} conflicts") } else { String::new() };
         Err(ApiError::invalid(
             "path",
-            format!("path: no conflict is about it; there are {}", names.join(", ")),
+            format!("path: no conflict is about it; there are {}{others}", names.join(", ")),
         ))
     }
 

@@ -504,11 +504,17 @@ impl From<HashError> for ApiError {
 pub(crate) const UNSENT: &str = "A record of another person was deleted under this id, which has not reached the centre: \
                                  take another id, or wait for the next round";
 
+const REWRITTEN: &str = "This person was made another human being than the one whom the centre has. The next round asks whether \
+                         the two are one: decide that first (thalamus-edge conflicts list)";
+
 impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         match error {
             EditError::Store(error) => error.into(),
             EditError::Stays(Stays::Held { conflict }) => ApiError::DecisionPending { conflict },
+            EditError::Stays(Stays::Rewritten) => {
+                ApiError::Conflict { message: REWRITTEN.into(), current: serde_json::Value::Null }
+            }
             EditError::Stays(Stays::LogsIn) => ApiError::invalid("active", "The user is active."),
             EditError::Stays(Stays::HasRecords) => {
                 ApiError::invalid("", "The user has records of their own.")

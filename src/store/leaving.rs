@@ -6,14 +6,17 @@ use std::sync::atomic::Ordering;
 use bson::Document;
 
 use super::records::Tx;
-use super::{Store, StoreError};
+use super::{Base, Store, StoreError};
 use crate::domain::active::{ActiveFromCentre, is_active, is_open_here};
+use crate::domain::record::{Kind, RecordKey};
 
 /// Why a person may not be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stays {
     /// It is to be decided first who they are: the conflict that waits for that.
     Held { conflict: String },
+    /// Somebody else was written over the one whom the centre has, and the next round asks about that.
+    Rewritten,
     /// They can log in here.
     LogsIn,
     /// They have records of their own.
@@ -34,6 +37,13 @@ impl Tx<'_> {
     pub fn why_stays(&self, id: &str, person: &Document) -> Result<Option<Stays>, StoreError> {
         if let Some(hold) = self.hold(id)? {
             return Ok(Some(Stays::Held { conflict: hold.conflict }));
+        }
+        let key = RecordKey::new(Kind::Person, id);
+        if let Some(Base::Document(agreed)) = self.base_if_dirty(&key)?
+            && !agreed.is_empty()
+            && self.is_rewritten(&key, &agreed, person)?
+        {
+            return Ok(Some(Stays::Rewritten));
         }
         if self.is_account_open(id, person)? {
             return Ok(Some(Stays::LogsIn));

@@ -164,7 +164,10 @@ impl Tx<'_> {
         if let (Owner::Field(_), Some(owner)) =
             (key.kind.schema().owner, key.kind.schema().owner_of(document))
         {
-            let whose = self.whose_now(&owner)?;
+            let mut whose = self.whose_now(&owner)?;
+            if let Some(former) = self.former_owner(key, &owner)? {
+                whose.person = Some(identity_row(&former));
+            }
             let is_of_nobody = whose.person.as_ref().is_some_and(Document::is_empty);
             if !is_of_nobody && self.late(&owner)?.contains(key) {
                 // It need not be of who had the account before.

@@ -10,7 +10,9 @@ use bson::{Binary, Bson, Document, RawDocument};
 use redb::ReadableTable as _;
 
 use super::records::Tx;
+use super::stand_in::unless_damaged;
 use super::tables::{damaged, decode, encode};
+use super::whose::Whose;
 use super::{Base, IntentWrite, StoreError};
 use crate::domain::access::Actor;
 use crate::domain::merge::{is_other_person, is_unknown, same_identity};
@@ -168,6 +170,57 @@ impl Tx<'_> {
                 _ => None,
             },
         })
+    }
+
+    /// The one over whom somebody else is written under this account, which is not agreed on with the centre, if the record `key` is
+    /// theirs: all that the centre has under the account, and what was written here before the other one came.
+    pub(super) fn former_owner(
+        &self,
+        key: &RecordKey,
+        account: &str,
+    ) -> Result<Option<Document>, StoreError> {
+        for id in self.spellings(account)? {
+            let person = RecordKey::new(Kind::Person, id);
+            let Some(first) = unless_damaged(self.written_over(&person.id))?.flatten() else {
+                continue;
+            };
+            let is_made_since = match unless_damaged(self.base_row(key))?.flatten() {
+                Some(row) => row.base == Base::Absent && row.sequence > first,
+                None => false,
+            };
+            if is_made_since {
+                return Ok(None);
+            }
+            let agreed = unless_damaged(self.base(&person))?.and_then(|base| base.document().cloned());
+            return Ok(match agreed.filter(|agreed| !agreed.is_empty()) {
+                Some(agreed) => Some(agreed),
+                None => self.written_over_body(&person.id)?,
+            });
+        }
+        Ok(None)
+    }
+
+    /// Whether the record is of the one who was written over, and was theirs when it was kept: as long as nobody has decided, it goes
+    /// back to them.
+    pub(crate) fn is_of_former_owner(&self, key: &RecordKey, whose: &Whose) -> Result<bool, StoreError> {
+        let former = self.former_owner(key, &whose.account)?;
+        let was = whose.person.as_ref().filter(|was| !was.is_empty());
+        Ok(matches!((former, was), (Some(former), Some(was)) if same_identity(&former, was)))
+    }
+
+    /// A record of which the centre knows, or that was written before, goes on as a record of the one who was written over, if
+    /// somebody was: it waits in the place of a write from before.
+    pub(crate) fn leave_with_former_owner(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+    ) -> Result<(), StoreError> {
+        for id in self.spellings(account)? {
+            if let Some(first) = unless_damaged(self.written_over(&id))?.flatten() {
+                return self.move_edit(key, first);
+            }
+        }
+        Ok(())
     }
 
     /// The password that this transaction writes as its person's own was given by an administrator's link: nobody has shown the

@@ -205,6 +205,9 @@ pub(super) fn check_person_may_go(tx: &Tx<'_>, id: &str, person: &Document) -> R
     match tx.why_stays(id, person)? {
         None => Ok(()),
         Some(Stays::Held { conflict }) => Err(ResolveError::Held { conflict }),
+        Some(Stays::Rewritten) => {
+            invalid("", "The person was made another human being, which the next round asks about.")
+        }
         Some(Stays::LogsIn) => invalid("active", "The user is active."),
         Some(Stays::HasRecords) => invalid("", "The user has records of their own."),
     }

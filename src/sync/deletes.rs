@@ -17,6 +17,7 @@ use super::scan::is_under_way;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::Owner;
 use crate::store::{Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
@@ -271,6 +272,9 @@ pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, Sto
             let local = if tx.is_clean(&key)? { tx.document(&key)? } else { None };
             if let Some(local) = &local {
                 tx.put(&key, Some(local), &Base::Absent, actor)?;
+                if let (Owner::Field(_), Some(account)) = (key.kind.schema().owner, tx.owner(&key)?) {
+                    tx.leave_with_former_owner(&key, &account)?;
+                }
             }
             Ok(local.is_some())
         })?;
@@ -286,7 +290,10 @@ pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, Sto
             let Some(trashed) = trashed else {
                 return Ok(false);
             };
-            if tx.owner_now(&trashed.whose)? == OwnerNow::Another && key.kind != Kind::Person {
+            let is_anothers = key.kind != Kind::Person
+                && tx.owner_now(&trashed.whose)? == OwnerNow::Another
+                && !tx.is_of_former_owner(&key, &trashed.whose)?;
+            if is_anothers {
                 // The account has gone to somebody else since.
                 return Ok(false);
             }

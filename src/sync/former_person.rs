@@ -85,6 +85,13 @@ impl Former {
         Ok(Former { agreed: agreed.clone(), here, is_apart: tx.is_made_anew(&key.id)? })
     }
 
+    /// The one over whom the person `key` was written whom the centre does not have: somebody who came out of the trash here, or who
+    /// was never sent.
+    pub(super) fn unsent(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Former>, StoreError> {
+        let here = tx.written_over_body(&key.id)?;
+        Ok(here.map(|here| Former { agreed: here.clone(), here: Some(here), is_apart: false }))
+    }
+
     /// Who was here before the rewrite, if all of that is about them: where the rewrite came step by step, nobody knows of which of
     /// the two a field says something.
     fn known_here(&self) -> Option<&Document> {

@@ -356,12 +356,18 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             leave(tx, &hold.local_key(), &to, &former.without_rights(local), actor)?;
             tx.keep_closed_here(&hold.local, new)?;
         }
-        HoldReason::Taken => {
-            leave(tx, &hold.local_key(), &to, local, actor)?;
-            // The one who is gone may have been written over, and closed before.
-            tx.keep_closed_here(&hold.local, new)?;
+        why => {
+            let former = Former::unsent(tx, &hold.local_key())?;
+            let person = former.as_ref().map_or_else(|| local.clone(), |former| former.without_rights(local));
+            if former.is_some() {
+                tx.replace_grants(&hold.local, &Granted::default(), actor)?;
+            }
+            leave(tx, &hold.local_key(), &to, &person, actor)?;
+            if why == HoldReason::Taken {
+                // The one who is gone may have been written over, and closed before.
+                tx.keep_closed_here(&hold.local, new)?;
+            }
         }
-        _ => leave(tx, &hold.local_key(), &to, local, actor)?,
     }
     tx.give_trash(&hold.account, local, new)?;
     let mut pages = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! Whose password opens an account after another human being was written over its person, and who gets what the first one had
 //! changed here and not sent: at the node, at the centre, and at another node.
 
+use thalamus_edge::domain::access::{Grant, Verb};
 use thalamus_edge::domain::record::Kind::{Page, Person};
 use thalamus_edge::store::HoldReason;
 use thalamus_edge::sync::identity::Verdict;
@@ -257,5 +258,36 @@ async fn who_was_made_after_a_delete_keeps_what_they_were_given() {
             assert_eq!(roles(carlos), ["doctor"], "{is_corrected}");
         }
         south.assert_settled().await;
+    }
+}
+
+/// She came out of the trash of this node, and is not sent: who is written over her then gets nothing that opened her account.
+#[tokio::test]
+async fn who_came_out_of_the_trash_keeps_her_password() {
+    for is_there_again in [true, false] {
+        let south = Clinic::new();
+        let hers = with(ana(), doc! {"password": SENT, "roles": ["nurse"], "active": true});
+        south.there(Person, hers.clone());
+        south.there(Page, page("p1", ACCT, "Ana"));
+        south.round().await;
+        south.sim.remove(Page, "p1");
+        south.sim.remove(Person, ACCT);
+        south.round().await;
+        let trash = south.store.read().unwrap().trash().unwrap();
+        let row = trash.iter().find(|row| row.key.kind == Person).unwrap();
+        south.store.undelete(Grant::operator(0, Verb::Post, Person), row.sequence).await.unwrap();
+        south.edit(Person, with(south.here(Person, ACCT).unwrap(), identity(&carlos()))).await;
+        if is_there_again {
+            south.there(Person, hers);
+        } else {
+            south.there(Page, page("p1", ACCT, "Ana"));
+        }
+        south.round().await;
+        answer(&south, Verdict::NewId(CARLOS.to_owned())).await;
+        south.round().await;
+        for carlos in [south.here(Person, CARLOS), south.at_centre(Person, CARLOS)] {
+            assert_eq!(password(carlos.clone()), None, "{is_there_again}");
+            assert_eq!(roles(carlos), ["end_user"], "{is_there_again}");
+        }
     }
 }

@@ -1,0 +1,124 @@
+//! Records of one over whom somebody else was written here, and which are deleted before it is decided that they are two: in the
+//! trash, and where they are wanted back, they are the former one's.
+
+use thalamus_edge::domain::access::{Grant, Verb};
+use thalamus_edge::domain::record::Kind::{Page, Person};
+use thalamus_edge::store::{Stays, TrashRow, UndeleteError};
+use thalamus_edge::sync::Outcome;
+use thalamus_edge::sync::identity::Verdict;
+
+use super::taken_over::{CARLOS, answer, books, carlos};
+use super::*;
+
+/// More than go unasked.
+const MANY: usize = 26;
+
+/// Ana, whose pages are agreed on; Carlos is written over her, and has a page of his own.
+async fn rewritten(pages: usize, has_unsent: bool, is_asked_before: bool) -> Clinic {
+    let clinic = Clinic::new();
+    clinic.there(Person, ana());
+    for number in 0..pages {
+        clinic.there(Page, page(&format!("p{number}"), ACCT, "Ana"));
+    }
+    clinic.round().await;
+    if has_unsent {
+        clinic.edit(Page, page("unsent", ACCT, "Ana, unsent")).await;
+    }
+    clinic.edit(Person, carlos()).await;
+    clinic.edit(Page, page("his", ACCT, "Carlos")).await;
+    if is_asked_before {
+        clinic.round().await;
+    }
+    clinic
+}
+
+fn in_trash(clinic: &Clinic, id: &str) -> TrashRow {
+    let rows = clinic.store.read().unwrap().trash().unwrap();
+    rows.into_iter().find(|row| row.key.id == id).expect(id)
+}
+
+async fn restore(clinic: &Clinic, id: &str) -> Result<(), UndeleteError> {
+    let row = in_trash(clinic, id);
+    clinic.store.undelete(Grant::operator(0, Verb::Post, Page), row.sequence).await.map(drop)
+}
+
+async fn parted(clinic: &Clinic) {
+    answer(clinic, Verdict::NewId(CARLOS.to_owned())).await;
+    for _ in 0..2 {
+        clinic.round().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_meanwhile_goes_back_to_the_former_one() {
+    for is_asked_before in [false, true] {
+        let clinic = rewritten(2, true, is_asked_before).await;
+        clinic.sim.remove(Page, "p0");
+        for id in ["unsent", "his"] {
+            clinic.delete(Page, id).await;
+        }
+        clinic.round().await;
+        assert!(restore(&clinic, "p0").await.is_err(), "nobody has decided");
+        parted(&clinic).await;
+        for id in ["p0", "unsent", "his"] {
+            restore(&clinic, id).await.unwrap();
+        }
+        clinic.round().await;
+        let expected = [vec!["Ana", "Ana", "Ana, unsent"], vec!["Carlos"]];
+        assert_eq!(books(&clinic, &[ACCT, CARLOS]), expected, "{is_asked_before}");
+        clinic.assert_settled().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_wanted_back_at_the_centre_is_the_former_ones() {
+    for is_asked_before in [false, true] {
+        let clinic = rewritten(MANY, true, is_asked_before).await;
+        for number in 0..MANY {
+            clinic.sim.remove(Page, &format!("p{number}"));
+        }
+        assert_eq!(clinic.sync.round().await.outcome, Outcome::Halted);
+        clinic.sync.restore_deleted(clerk()).await.unwrap();
+        clinic.round().await;
+        parted(&clinic).await;
+        let book = clinic.book(ACCT);
+        assert_eq!(
+            (book.len(), clinic.book(CARLOS)),
+            (MANY + 1, vec!["Carlos".to_owned()]),
+            "{is_asked_before}"
+        );
+        assert!(book.iter().all(|text| text.starts_with("Ana")), "{book:?}");
+        clinic.assert_settled().await;
+    }
+}
+
+/// The former one is deleted at the centre with her records, and who was written over her keeps the account.
+#[tokio::test]
+async fn nobody_gets_the_records_of_one_who_is_gone() {
+    for is_asked_before in [false, true] {
+        let clinic = rewritten(2, false, is_asked_before).await;
+        for id in ["p0", "p1"] {
+            clinic.sim.remove(Page, id);
+        }
+        clinic.sim.remove(Person, ACCT);
+        for _ in 0..2 {
+            clinic.sync.round().await;
+        }
+        for id in ["p0", "p1"] {
+            let restored = restore(&clinic, id).await;
+            assert!(matches!(restored, Err(UndeleteError::OwnerChanged(_))), "{restored:?}");
+        }
+    }
+}
+
+/// Who would be deleted is not who the centre has.
+#[tokio::test]
+async fn a_rewritten_person_is_deleted_by_nobody() {
+    let clinic = Clinic::new();
+    clinic.there(Person, with(ana(), doc! {"active": true}));
+    clinic.round().await;
+    let his = with(carlos(), doc! {"active": false});
+    clinic.edit(Person, his.clone()).await;
+    let stays = clinic.run(move |tx| tx.why_stays(ACCT, &his)).await;
+    assert_eq!(stays, Some(Stays::Rewritten));
+}
