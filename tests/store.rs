@@ -170,6 +170,28 @@ async fn an_acknowledgement_of_an_older_push_is_ignored() {
     assert_clean(&store);
 }
 
+/// The test above notices where that rule is left out: the simulation does not.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn an_unguarded_acknowledgement_is_noticed() {
+    use thalamus_edge::flaw::{Flaw, plant};
+    for is_planted in [false, true] {
+        let store = agreed().await;
+        edit(&store, Some(with("f", "first"))).await;
+        let first = send(&store).await;
+        assert!(settle(&store, first, false).await);
+        edit(&store, Some(with("f", "second"))).await;
+        send(&store).await;
+        let is_settled = run(&store, move |tx| {
+            plant(is_planted.then_some(Flaw::UnguardedAck));
+            let settled = tx.settle_intent(&key(), first, true).unwrap();
+            plant(None);
+            settled.is_some()
+        });
+        assert_eq!(is_settled.await, is_planted);
+    }
+}
+
 #[tokio::test]
 async fn reads_from_before_a_push_are_too_old() {
     let store = agreed().await;

@@ -8,6 +8,7 @@ use bson::Document;
 use super::records::Tx;
 use super::{Base, Store, StoreError};
 use crate::domain::active::{ActiveFromCentre, is_active, is_open_here};
+use crate::domain::merge::is_unknown;
 use crate::domain::record::{Kind, RecordKey};
 
 /// Why a person may not be deleted.
@@ -39,8 +40,12 @@ impl Tx<'_> {
             return Ok(Some(Stays::Held { conflict: hold.conflict }));
         }
         let key = RecordKey::new(Kind::Person, id);
+        // Once somebody has said that the two are one, nothing is noted any more.
+        let is_noted = self.written_over(id)?.is_some() || self.is_made_anew(id)?;
         if let Some(Base::Document(agreed)) = self.base_if_dirty(&key)?
+            && is_noted
             && !agreed.is_empty()
+            && !is_unknown(&agreed)
             && self.is_rewritten(&key, &agreed, person)?
         {
             return Ok(Some(Stays::Rewritten));

@@ -17,7 +17,8 @@ use crate::domain::access::Actor;
 use crate::domain::record::RecordKey;
 
 /// Records of which versions are kept. A node that never sees its centre, or for months, has no end of records that wait; of any
-/// more, all counts as delivered should the store turn out to be an image, and becomes a conflict where it was not.
+/// more, all counts as delivered should the store turn out to be an image, and becomes a conflict where it was not; a record that
+/// was deleted before it was sent comes back then.
 const RECORDS_MAX: u64 = 20_000;
 /// Versions that are kept of one record. The latest stay: what came before counts as delivered together with them, and
 /// becomes a conflict where it was not.

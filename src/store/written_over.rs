@@ -194,10 +194,20 @@ impl Tx<'_> {
             let agreed = unless_damaged(self.base(&person))?.and_then(|base| base.document().cloned());
             return Ok(match agreed.filter(|agreed| !agreed.is_empty()) {
                 Some(agreed) => Some(agreed),
-                None => self.written_over_body(&person.id)?,
+                None => self.former_known_there(&person.id)?,
             });
         }
         Ok(None)
+    }
+
+    /// Who was here before another human being was written over the person `id`, if the centre once had that one and has not any
+    /// more: they came out of the trash here. Of who was never there, a rewrite is a correction.
+    pub(crate) fn former_known_there(&self, id: &str) -> Result<Option<Document>, StoreError> {
+        let last = self.departed(id)?.filter(|last| !is_unknown(last));
+        Ok(match (last, self.written_over_body(id)?) {
+            (Some(last), Some(former)) if same_identity(&last, &former) => Some(former),
+            _ => None,
+        })
     }
 
     /// Whether the record is of the one who was written over, and was theirs when it was kept: as long as nobody has decided, it goes

@@ -18,6 +18,7 @@ use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
+use crate::domain::value::same_document;
 use crate::store::{Base, Fields, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
@@ -298,7 +299,11 @@ pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, Sto
                 return Ok(false);
             }
             let base = tx.base(&key)?;
+            let is_as_agreed = base.document().is_some_and(|base| same_document(base, &trashed.document));
             tx.put(&key, Some(&trashed.document), &base, actor)?;
+            if is_as_agreed && key.kind != Kind::Person {
+                tx.leave_with_former_owner(&key, &trashed.whose.account)?;
+            }
             tx.settle_trash(&key, TrashState::Void)?;
             if key.kind == Kind::Person {
                 // As out of the trash: roles that were granted here do not come back.

@@ -85,10 +85,9 @@ impl Former {
         Ok(Former { agreed: agreed.clone(), here, is_apart: tx.is_made_anew(&key.id)? })
     }
 
-    /// The one over whom the person `key` was written whom the centre does not have: somebody who came out of the trash here, or who
-    /// was never sent.
+    /// The one over whom the person `key` was written whom the centre had and does not have any more: they came out of the trash here.
     pub(super) fn unsent(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Former>, StoreError> {
-        let here = tx.written_over_body(&key.id)?;
+        let here = tx.former_known_there(&key.id)?;
         Ok(here.map(|here| Former { agreed: here.clone(), here: Some(here), is_apart: false }))
     }
 
@@ -158,6 +157,10 @@ impl Former {
         let Some(taken) = taken else {
             return Ok(());
         };
+        if self.is_apart {
+            // Nobody is here whom the other one could be.
+            return tx.ask_again(&hold.remote_key(), Reread { is_told: true, ..Reread::default() });
+        }
         if hold.local != hold.remote {
             // They are gone at the centre, as is known, and who came has the account in another spelling.
             let why = HoldReason::Departed;

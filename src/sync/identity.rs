@@ -269,6 +269,9 @@ fn unite(
         tx.ask_again(&hold.local_key(), Reread::default())?;
         tx.confirm_holder(&hold.local)?;
         tx.remember_departed(&hold.local, local)?;
+        for former in [&before, central] {
+            tx.note_same(&hold.account, former, local)?;
+        }
         return Ok(false);
     }
     if hold.local != hold.remote {

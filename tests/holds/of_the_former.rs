@@ -117,3 +117,24 @@ async fn a_rewritten_person_is_deleted_by_nobody() {
     let stays = clinic.run(move |tx| tx.why_stays(ACCT, &his)).await;
     assert_eq!(stays, Some(Stays::Rewritten));
 }
+
+/// Nobody was written over a person who was never sent: they were corrected, and what was theirs is.
+#[tokio::test]
+async fn who_was_never_sent_and_is_corrected_is_the_same() {
+    let clinic = Clinic::new();
+    let opens = doc! {"password": "$2b$04$hers", "roles": ["doctor"], "active": true};
+    clinic.edit(Person, with(ana(), opens)).await;
+    clinic.edit(Page, page("p1", ACCT, "Ana")).await;
+    let corrected = doc! {"name": "Anna", "lastname": "Lopez", "dob": "1991-01-01"};
+    clinic.edit(Person, with(clinic.here(Person, ACCT).unwrap(), corrected)).await;
+    clinic.delete(Page, "p1").await;
+    restore(&clinic, "p1").await.unwrap();
+    assert_eq!(clinic.book(ACCT), ["Ana"]);
+    clinic.there(Person, beatriz());
+    clinic.round().await;
+    parted(&clinic).await;
+    let there = clinic.at_centre(Person, CARLOS).unwrap();
+    assert_eq!(there.get_str("password").unwrap(), "$2b$04$hers");
+    assert_eq!(there.get_array("roles").unwrap(), &vec!["doctor".into()]);
+    assert_eq!(books(&clinic, &[ACCT, CARLOS]), [Vec::<String>::new(), vec!["Ana".to_owned()]]);
+}

@@ -1,9 +1,11 @@
 //! Checks the checker: each rule of the reconciliation is left out, one by one, and some seed must notice.
+//!
+//! One is not among them: an acknowledgement that settles whichever write of its record is open. It takes two writes of one record on
+//! their way at once, which no seed of a thousand meets. tests/store.rs leaves that rule out and notices.
 
 use thalamus_edge::flaw::{self, Flaw};
 
 use super::plan::{Plan, Trouble};
-use super::support::generator::Numbers;
 use super::support::sim::CentreFlaw;
 use super::{all_steps, run};
 
@@ -16,7 +18,6 @@ fn begins_with(flaw: Option<Flaw>) -> u64 {
     match flaw {
         Some(Flaw::DeliveredIgnored) => 106,
         Some(Flaw::StaleReadApplied) => 23,
-        Some(Flaw::UnguardedAck) => 303,
         _ => SEEDS.start,
     }
 }
@@ -30,7 +31,6 @@ fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, 
         match flaw {
             // Where nothing else may have been carried out twice.
             Some(Flaw::DeliveredIgnored) => plan.calm(),
-            Some(Flaw::UnguardedAck) => plan.crowd(&mut Numbers::new(seed)),
             Some(Flaw::NeverSealed) => plan.troubles = vec![Trouble::CentreRestored; 3],
             Some(Flaw::UnsealedTrusted) => {
                 plan.troubles = vec![Trouble::CentreRestored, Trouble::CentreRestored, Trouble::CentreCrash];
@@ -75,7 +75,6 @@ mutants! {
     a_token_before_its_batch_is_noticed: TokenBeforeBatch;
     a_gap_that_nobody_looks_into_is_noticed: NoRescanAfterLostHistory;
     a_stale_read_that_is_applied_is_noticed: StaleReadApplied;
-    an_unguarded_acknowledgement_is_noticed: UnguardedAck;
     a_round_without_a_seal_is_noticed: NeverSealed;
     trust_in_what_is_not_sealed_is_noticed: UnsealedTrusted;
     two_records_made_one_are_noticed: OwnersMerged;
