@@ -163,7 +163,7 @@ impl Tx<'_> {
 
     /// This store goes on under another name, and `delivered` is what the rows of earlier ones say: edits that wait
     /// here and are delivered are not new. Those that a later process has made are, whatever their number: the record counts
-    /// as delivered in the version that the earlier ones left ([`super::unsent_versions`]). What the centre has since is
+    /// as delivered in the version that the earlier ones left (`unsent_versions.rs`). What the centre has since is
     /// compared when it is read ([`Tx::compare_delivered`]).
     pub fn settle_delivered(&mut self, delivered: &[Delivered]) -> Result<(), StoreError> {
         let boots = boots_known(&self.meta)?;
