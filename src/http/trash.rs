@@ -299,7 +299,8 @@ fn refusal(node: &Node, caller: &Caller, row: &TrashSummary, error: UndeleteErro
         UndeleteError::OwnerChanged(person) => ApiError::Conflict {
             message: format!(
                 "The account {person} is another person's now, or it is not known whose the record was: enter it \
-                 where it belongs"
+                 where it belongs. If it is the same person, whose name, gender or day of birth was corrected meanwhile, write \
+                 those as they were, take the record out of the trash, and correct them again"
             ),
             current: Value::Null,
         },

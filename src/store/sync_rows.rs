@@ -298,8 +298,7 @@ impl Tx<'_> {
         number: u64,
         landed: bool,
     ) -> Result<Option<Intent>, StoreError> {
-        let is_mine = |open: &OpenWrite| open.number == number || planted(Flaw::UnguardedAck);
-        if !self.open_write(key)?.as_ref().is_some_and(is_mine) {
+        if self.open_write(key)?.is_none_or(|open| open.number != number) {
             return Ok(None);
         }
         let is_as_sent = landed && self.is_as_sent(key)?;
@@ -330,6 +329,9 @@ impl Tx<'_> {
             false => None,
         };
         self.put_base(key, &was, document.as_ref(), agreed.as_ref().unwrap_or(&was), &Actor::Centre)?;
+        if let (true, IntentWrite::Insert(sent), Some(now)) = (landed, &intent.write, &document) {
+            self.has_come_there(key, sent, now)?;
+        }
         Ok(Some(intent))
     }
 

@@ -179,6 +179,8 @@ where
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         tx.asker.clone_from(&self.asker);
+        // Said by one job of its own write; jobs share a transaction.
+        tx.password_is_given = false;
         self.spared.begin();
         std::mem::swap(&mut tx.spared, &mut self.spared);
         let (right, is_trial) = (self.asker.as_ref().map(|asker| &asker.right), self.is_trial);

@@ -117,8 +117,9 @@ impl Tx<'_> {
         if self.base_if_dirty(&key)? != Some(Base::Absent) || self.has_intent(&key)? {
             return Ok(());
         }
-        let (was_theirs, is_theirs) = (same_identity(&last, before), same_identity(&last, now));
-        if is_theirs {
+        // A letter that is corrected makes nobody else of them: the rewrite may come step by step.
+        let was_theirs = !is_other_person(Some(&last), &last, before);
+        if same_identity(&last, now) {
             let late: Vec<RecordKey> = self.late(id)?.into_iter().collect();
             return self.forget_late(id, &late);
         }
@@ -155,7 +156,33 @@ impl Tx<'_> {
         let key = RecordKey::new(Kind::Person, id);
         match self.agreed_or_sent(&key, before)? {
             Some(agreed) if self.is_rewritten(&key, &agreed, before)? => self.unsent_since(id),
-            _ => Ok(None),
+            Some(_) => Ok(None),
+            None => match self.departed(id)?.filter(|last| !is_unknown(last)) {
+                Some(last) if is_other_person(Some(&last), &last, before) => self.written_over(id),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// Who was made here as `sent` has come to the centre, and is written as `now`. All corrections before that were of this person,
+    /// whom the centre knows in no other way.
+    pub(super) fn has_come_there(
+        &mut self,
+        key: &RecordKey,
+        sent: &Document,
+        now: &Document,
+    ) -> Result<(), StoreError> {
+        let is_settled = key.kind == Kind::Person
+            && !is_other_person(Some(sent), sent, now)
+            && unless_damaged(self.hold(&key.id))? == Some(None);
+        if !is_settled {
+            return Ok(());
+        }
+        self.forget_written_over(&key.id)?;
+        match self.unsent_since(&key.id)? {
+            // What is left to be sent of them is theirs.
+            Some(since) if self.edit_number(key)? <= since => self.move_edit(key, since + 1),
+            _ => Ok(()),
         }
     }
 
@@ -205,7 +232,7 @@ impl Tx<'_> {
     pub(crate) fn former_known_there(&self, id: &str) -> Result<Option<Document>, StoreError> {
         let last = self.departed(id)?.filter(|last| !is_unknown(last));
         Ok(match (last, self.written_over_body(id)?) {
-            (Some(last), Some(former)) if same_identity(&last, &former) => Some(former),
+            (Some(last), Some(former)) if !is_other_person(Some(&last), &last, &former) => Some(former),
             _ => None,
         })
     }
@@ -215,7 +242,9 @@ impl Tx<'_> {
     pub(crate) fn is_of_former_owner(&self, key: &RecordKey, whose: &Whose) -> Result<bool, StoreError> {
         let former = self.former_owner(key, &whose.account)?;
         let was = whose.person.as_ref().filter(|was| !was.is_empty());
-        Ok(matches!((former, was), (Some(former), Some(was)) if same_identity(&former, was)))
+        Ok(
+            matches!((former, was), (Some(former), Some(was)) if !is_other_person(Some(&former), &former, was)),
+        )
     }
 
     /// A record of which the centre knows, or that was written before, goes on as a record of the one who was written over, if
@@ -227,7 +256,12 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         for id in self.spellings(account)? {
             if let Some(first) = unless_damaged(self.written_over(&id))?.flatten() {
-                return self.move_edit(key, first);
+                self.move_edit(key, first)?;
+                // Whom the centre had is gone there: nothing of the record says so, and it is asked whose it is.
+                if self.former_known_there(&id)?.is_some() {
+                    self.note_late(account, key)?;
+                }
+                return Ok(());
             }
         }
         Ok(())

@@ -268,10 +268,11 @@ fn unite(
     if end_forgotten(tx, hold)? || tx.take_held(&key)?.is_none() {
         tx.ask_again(&hold.local_key(), Reread::default())?;
         tx.confirm_holder(&hold.local)?;
-        tx.remember_departed(&hold.local, local)?;
+        // Before they are remembered: what was the former one's until then is theirs by this.
         for former in [&before, central] {
             tx.note_same(&hold.account, former, local)?;
         }
+        tx.remember_departed(&hold.local, local)?;
         return Ok(false);
     }
     if hold.local != hold.remote {

@@ -473,9 +473,7 @@ pub(super) fn settle_one(
     let is_open = match written {
         // It may have happened: the next round finds out.
         Written::Unknown | Written::Faulty { .. } => false,
-        Written::Hit if planted(Flaw::UnguardedAck) || planted(Flaw::NeverSealed) => {
-            tx.settle_intent(key, sending.number, true)?.is_some()
-        }
+        Written::Hit if planted(Flaw::NeverSealed) => tx.settle_intent(key, sending.number, true)?.is_some(),
         Written::Hit => tx.note_landed(key, sending.number, Landing::Acknowledged)?,
         Written::Miss | Written::Refused { .. } => tx.settle_intent(key, sending.number, false)?.is_some(),
     };

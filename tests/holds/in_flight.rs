@@ -91,6 +91,29 @@ async fn a_letter_is_corrected_without_a_question() {
     }
 }
 
+/// Nor after a correction of more than a letter before she was sent: that was hers as well.
+#[tokio::test]
+async fn a_letter_is_corrected_after_much_was_corrected() {
+    let clinic = Clinic::new();
+    clinic.edit(Person, carlos()).await;
+    clinic.edit(Page, page("p1", ACCT, "Ana")).await;
+    clinic.edit(Person, ana()).await;
+    let (store, corrected) = (clinic.store.clone(), with(ana(), doc! {"name": "Anna"}));
+    let now = corrected.clone();
+    let edit = async move {
+        let edited = move |tx: &mut Tx<'_>| tx.edit(&key(Person, ACCT), Some(&now), &clerk());
+        store.transact(edited).await.unwrap();
+    };
+    clinic.sim.state().write_faults.push_back(Fault::Meanwhile(Box::pin(edit)));
+    for _ in 0..3 {
+        clinic.sync.round().await;
+    }
+    assert_eq!(clinic.conflicts(), []);
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Person, ACCT), Some(corrected));
+    assert_eq!(books(&clinic, &[ACCT]), [["Ana"]]);
+}
+
 /// Who is written over somebody who has reached the centre is asked about; if she has not, that is a correction.
 #[tokio::test]
 async fn another_one_is_asked_about_if_the_first_one_arrived() {

@@ -106,6 +106,27 @@ async fn nobody_gets_the_records_of_one_who_is_gone() {
     }
 }
 
+/// The centre loses the former one too, with more than goes unasked, and all is wanted back there.
+#[tokio::test]
+async fn what_of_one_who_is_gone_is_wanted_back_is_asked_about() {
+    for is_asked_before in [false, true] {
+        let clinic = rewritten(MANY, false, is_asked_before).await;
+        for number in 0..MANY {
+            clinic.sim.remove(Page, &format!("p{number}"));
+        }
+        clinic.sim.remove(Person, ACCT);
+        assert_eq!(clinic.sync.round().await.outcome, Outcome::Halted);
+        clinic.sync.restore_deleted(clerk()).await.unwrap();
+        for _ in 0..2 {
+            clinic.sync.round().await;
+            assert_eq!(clinic.at_centre(Page, "p0"), None, "{is_asked_before}");
+        }
+        parted(&clinic).await;
+        assert_eq!(clinic.book(CARLOS), ["Carlos"], "{is_asked_before}");
+        assert_eq!(clinic.here(Page, "p0").unwrap().get_str("book").unwrap(), ACCT, "{is_asked_before}");
+    }
+}
+
 /// Who would be deleted is not who the centre has.
 #[tokio::test]
 async fn a_rewritten_person_is_deleted_by_nobody() {
@@ -116,6 +137,26 @@ async fn a_rewritten_person_is_deleted_by_nobody() {
     clinic.edit(Person, his.clone()).await;
     let stays = clinic.run(move |tx| tx.why_stays(ACCT, &his)).await;
     assert_eq!(stays, Some(Stays::Rewritten));
+}
+
+/// As the refusal says: what was deleted before somebody was corrected comes back to them as they were.
+#[tokio::test]
+async fn who_is_written_as_before_gets_records_out_of_the_trash() {
+    for is_sent in [false, true] {
+        let clinic = Clinic::new();
+        clinic.edit(Person, ana()).await;
+        clinic.edit(Page, page("p1", ACCT, "Ana")).await;
+        if is_sent {
+            clinic.round().await;
+        }
+        clinic.delete(Page, "p1").await;
+        clinic.edit(Person, carlos()).await;
+        assert!(matches!(restore(&clinic, "p1").await, Err(UndeleteError::OwnerChanged(_))), "{is_sent}");
+        clinic.edit(Person, ana()).await;
+        restore(&clinic, "p1").await.unwrap();
+        clinic.edit(Person, carlos()).await;
+        assert_eq!(clinic.book(ACCT), ["Ana"], "{is_sent}");
+    }
 }
 
 /// Nobody was written over a person who was never sent: they were corrected, and what was theirs is.

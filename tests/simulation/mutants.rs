@@ -1,7 +1,8 @@
 //! Checks the checker: each rule of the reconciliation is left out, one by one, and some seed must notice.
 //!
-//! One is not among them: an acknowledgement that settles whichever write of its record is open. It takes two writes of one record on
-//! their way at once, which no seed of a thousand meets. tests/store.rs leaves that rule out and notices.
+//! One is not among them: an acknowledgement that counts for whichever write of its record is open. It takes two writes of one record on
+//! their way at once, and a round awaits each answer before it sends again: the rule guards the store against a later program.
+//! tests/store.rs leaves it out and notices.
 
 use thalamus_edge::flaw::{self, Flaw};
 

@@ -102,6 +102,30 @@ async fn a_moment() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
+/// Jobs that wait for the same commit share a transaction.
+#[tokio::test]
+async fn what_one_job_says_of_its_write_is_said_of_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = on_disk(&directory);
+    let go = keep_busy(&store);
+    a_moment().await;
+    let jobs = [true, false].map(|is_given| {
+        let store = store.clone();
+        let job = move |tx: &mut Tx<'_>| -> Result<(u64, bool), StoreError> {
+            if is_given {
+                tx.password_is_given();
+            }
+            Ok((tx.last_sequence(), tx.password_is_given))
+        };
+        tokio::spawn(async move { store.transact(job).await })
+    });
+    a_moment().await;
+    drop(go);
+    for (job, is_given) in jobs.into_iter().zip([true, false]) {
+        assert_eq!(job.await.unwrap().unwrap().1, is_given);
+    }
+}
+
 #[tokio::test]
 async fn many_jobs_of_one_client_keep_no_other_waiting() {
     let directory = tempfile::tempdir().unwrap();
