@@ -1,6 +1,6 @@
 //! Floor 5. The `db` commands: the file of a store that no node holds.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -18,7 +18,7 @@ use crate::config::{Config, read_key};
 use crate::domain::record::Kind;
 use crate::files::create_private;
 use crate::store::{
-    CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store,
+    CheckedStore, DamagedRow, SealError, StoreError, StoreKey, change_store_key, check_store, compact_store,
     recode_store,
 };
 
@@ -118,6 +118,11 @@ async fn set_aside(config: &Config, table: Option<&str>, names: &[String]) -> an
     Ok(Done::text(text))
 }
 
+const NO_NEW_KEY: &str =
+    "[store] key_file names no key: make one (thalamus-edge db keygen FILE) and name FILE there";
+const NO_KEY: &str =
+    "[store] key_file names no key: name the file of the key that the store is encrypted with";
+
 fn on_file(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
     if let DbCommand::Keygen { file } = command {
         return keygen(file);
@@ -146,12 +151,21 @@ fn on_file(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
         DbCommand::Keygen { file } => keygen(file),
         DbCommand::ClearCopies(args) => clear_copies::run(config, args),
         DbCommand::Encrypt | DbCommand::Decrypt => {
-            let key = key.ok_or_else(|| Failure::usage("[store] key_file names no key"))?;
+            let key = key.ok_or_else(|| match command {
+                DbCommand::Encrypt => Failure::usage(NO_NEW_KEY),
+                _ => Failure::usage(NO_KEY),
+            })?;
             let (old, new) = match command {
                 DbCommand::Encrypt => (None, Some(&key)),
                 _ => (Some(&key), None),
             };
-            let bytes = recode_store(&file, old, new).map_err(|error| failure(config, &file, error))?;
+            let bytes = recode_store(&file, old, new).map_err(|error| match error {
+                StoreError::Sealed(SealError::NoKey(id)) => Failure {
+                    code: EXIT_FAILED,
+                    message: format!("{}: the store is encrypted already, with key {id}", file.display()),
+                },
+                other => failure(config, &file, other),
+            })?;
             Ok(Done::text(match new {
                 Some(key) => {
                     let said = format!("encrypted with key {}: {bytes} bytes. {OLD_BYTES}", key.id());
@@ -164,7 +178,7 @@ fn on_file(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
             }))
         }
         DbCommand::Rekey { new_key_file } => {
-            let old = key.ok_or_else(|| Failure::usage("[store] key_file names no key"))?;
+            let old = key.ok_or_else(|| Failure::usage(NO_KEY))?;
             let new = read_key(new_key_file)?;
             change_store_key(&file, &old, &new).map_err(|error| failure(config, &file, error))?;
             Ok(Done::text(format!(
@@ -179,9 +193,14 @@ fn on_file(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
 
 fn keygen(path: &Path) -> anyhow::Result<Done> {
     let key = StoreKey::random()?;
-    let file = create_private(path);
     let at = || path.display().to_string();
-    let mut file = file.with_context(at)?;
+    let mut file = match create_private(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => anyhow::bail!(
+            "{}: the file exists, and may be the key of a store: give the new key another name",
+            path.display()
+        ),
+        file => file.with_context(at)?,
+    };
     file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).with_context(at)?;
     Ok(Done::text(format!(
         "made key {} in {}. Keep a copy where neither fire nor thieves reach both: without it nobody reads the store",

@@ -17,6 +17,7 @@ mod export;
 mod export_content;
 mod export_kept;
 mod import;
+mod log;
 pub mod ndjson;
 mod reconcile;
 mod restore;
@@ -26,7 +27,7 @@ mod suggest;
 mod trash;
 mod users;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,10 +36,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::app::{App, AppError};
 use crate::config::{self, ConfigError, Loaded, Overrides};
@@ -46,6 +43,7 @@ use crate::demo;
 use crate::domain::record::Kind;
 use crate::files::is_no_room;
 use control::ControlError;
+use log::start_log;
 use show::plain;
 
 // Exit codes that scripts may rely on; 0 is success.
@@ -375,29 +373,4 @@ fn row_number(text: &str) -> Result<u64, &'static str> {
 /// The names of the collections, for arguments: others are refused with these.
 fn collection_names() -> PossibleValuesParser {
     PossibleValuesParser::new(Kind::ALL.map(|kind| kind.schema().collection))
-}
-
-/// Logs to standard error: for people, or as JSON, one object a line.
-fn start_log(level: &str) {
-    // Libraries are heard from a warning on, but for those that read what strangers send: they warn about each odd frame,
-    // so that one connection fills a disk. rustls warns about every client that names the node by its address, as well;
-    // that is normal in a clinic.
-    let libraries = if level == "info" { "warn" } else { level };
-    let default = format!("{libraries},thalamus_edge={level}");
-    let asked = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").map_or(default, |asked| asked.to_string());
-    // A directive of the variable for one of these by its name comes later and counts.
-    let filter = EnvFilter::new(format!("rustls=error,h2=error,hyper=error,{asked}"));
-    // It writes down the password of every connection. No directive of the variable, however exact, brings it back.
-    let filter = filter.and(filter_fn(|metadata| !metadata.target().starts_with("fast_socks5")));
-    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    // It would say so on the same standard error, and a panic there would end the request: a log may be on a full disk.
-    let log = log.log_internal_errors(false);
-    let to_log = tracing_subscriber::registry();
-    if config::is_log_json() {
-        // Programs that read it can tell what the node says from what a library does.
-        to_log.with(log.json().with_target(true).with_filter(filter)).init();
-    } else {
-        let log = log.compact().with_target(false).with_ansi(io::stderr().is_terminal());
-        to_log.with(log.with_filter(filter)).init();
-    }
 }

@@ -13,7 +13,7 @@ use crate::app::{make_data_dir, store_file, store_options};
 use crate::backup::{self, BackupError, Present, Target};
 use crate::config::Config;
 use crate::domain::access::Actor;
-use crate::store::Manifest;
+use crate::store::{Manifest, SealError, StoreError};
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
@@ -33,6 +33,11 @@ pub(super) struct RestoreArgs {
 const WHAT_GOES_BACK: &str = "Everything goes back to that moment: records, and with them accounts, passwords and \
      roles. Who was closed since then can log in again, and who has changed a password has the old one; with \
      offline_login_days people are let in so long after the last complete round of then. What the centre has got comes back with the next rounds; edits that it has not got are only in the store that is kept.";
+
+/// What was encrypted does not become readable in passing.
+const NO_KEY: &str = "the store that is there is encrypted, and [store] key_file names no key, so the records would lie in the \
+     clear. Name the file of its key; if that is lost, make another one (thalamus-edge db keygen FILE) and name it; if they are \
+     to be readable without a key, move the present store away first";
 
 pub(super) fn run(config: &Config, args: &RestoreArgs) -> anyhow::Result<Done> {
     let keys = keys(args.identity.as_deref())?;
@@ -57,6 +62,10 @@ pub(super) fn run(config: &Config, args: &RestoreArgs) -> anyhow::Result<Done> {
     text += &comparison(manifest, present.as_ref());
     if args.dry_run {
         return Ok(Done::text(text + "\n\nnothing was changed"));
+    }
+    if let Some(Present::Unreadable { reason: StoreError::Sealed(SealError::NoKey(_)), .. }) = &present {
+        let message = format!("nothing was changed: {}: {NO_KEY}", file.display());
+        return Err(Failure { code: EXIT_REFUSED, message }.into());
     }
     eprintln!("{text}\n\n{WHAT_GOES_BACK}");
     if !args.yes {

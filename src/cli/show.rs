@@ -4,11 +4,13 @@ use serde_json::Value;
 
 use crate::domain::folding::is_invisible;
 
-/// The text with control characters, changes of direction and what nobody would see spelled out.
+/// The text with control characters, changes of direction, other ends of lines and what nobody would see spelled out.
 pub(super) fn plain(text: &str) -> String {
     // Persian and Indic scripts need the joiners.
     let is_joiner = |c: char| matches!(c, '\u{200C}' | '\u{200D}');
-    let is_harmful = |c: char| (c.is_control() && c != '\n') || (is_invisible(c) && !is_joiner(c));
+    let is_end_of_line = |c: char| matches!(c, '\u{2028}' | '\u{2029}');
+    let is_harmful =
+        |c: char| (c.is_control() && c != '\n') || is_end_of_line(c) || (is_invisible(c) && !is_joiner(c));
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if is_harmful(c) {
             out.extend(c.escape_unicode());

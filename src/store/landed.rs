@@ -64,9 +64,9 @@ impl Tx<'_> {
     /// Notes that the open write with this number has landed. Returns whether it is open.
     pub fn note_landed(&mut self, key: &RecordKey, number: u64, how: Landing) -> Result<bool, StoreError> {
         let is_mine = |open: &OpenWrite| open.number == number || planted(Flaw::UnguardedAck);
-        if !self.open_write(key)?.as_ref().is_some_and(is_mine) {
+        let Some(OpenWrite { number, .. }) = self.open_write(key)?.filter(is_mine) else {
             return Ok(false);
-        }
+        };
         let known = self.landed.get(row_key(key))?.map(|row| row.value());
         let bits = known.filter(|(of, _)| *of == number).map_or(0, |(_, bits)| bits);
         self.landed.insert(row_key(key), (number, bits | how.bit()))?;

@@ -158,24 +158,26 @@ impl Tx<'_> {
             Some(agreed) if self.is_rewritten(&key, &agreed, before)? => self.unsent_since(id),
             Some(_) => Ok(None),
             None => match self.departed(id)?.filter(|last| !is_unknown(last)) {
-                Some(last) if is_other_person(Some(&last), &last, before) => self.written_over(id),
+                Some(last) if !same_identity(&last, before) => self.written_over(id),
                 _ => Ok(None),
             },
         }
     }
 
-    /// Who was made here as `sent` has come to the centre, and is written as `now`. All corrections before that were of this person,
-    /// whom the centre knows in no other way.
+    /// Who was made here as `sent` has come to the centre, and is written as `now`. All corrections before it was sent were of this
+    /// person, whom the centre knows in no other way. Who was written over them since, and back, is asked about.
     pub(super) fn has_come_there(
         &mut self,
         key: &RecordKey,
         sent: &Document,
         now: &Document,
     ) -> Result<(), StoreError> {
-        let is_settled = key.kind == Kind::Person
-            && !is_other_person(Some(sent), sent, now)
-            && unless_damaged(self.hold(&key.id))? == Some(None);
-        if !is_settled {
+        if key.kind != Kind::Person || is_other_person(Some(sent), sent, now) {
+            return Ok(());
+        }
+        let former = unless_damaged(self.written_over_body(&key.id))?.flatten();
+        let was_corrected = former.is_some_and(|former| is_other_person(Some(sent), sent, &former));
+        if !was_corrected || unless_damaged(self.hold(&key.id))? != Some(None) {
             return Ok(());
         }
         self.forget_written_over(&key.id)?;

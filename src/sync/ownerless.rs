@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Document, doc};
 
+use super::former_person::Former;
 use super::hold::{open, release, wait};
 use super::merge_in::merge_known;
 use super::round::Tally;
@@ -216,17 +217,18 @@ impl ThereOnly {
     }
 }
 
-/// Holds a person who is about to be sent if they would get records at the centre that are another one's.
+/// Holds a person who is about to be sent if they would get records at the centre that are another one's, or what opened the account
+/// to somebody who stood there.
 pub(super) fn hold_if_taken(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     there_only: &mut ThereOnly,
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
-    if key.kind != Kind::Person
-        || tx.hold(&key.id)?.is_some()
-        || !meets_records_of_another(tx, key, there_only)?
-    {
+    if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() {
+        return Ok(());
+    }
+    if !meets_records_of_another(tx, key, there_only)? && !has_rights_of_another(tx, key)? {
         return Ok(());
     }
     let own = tx.own_dependents(&key.id)?;
@@ -295,6 +297,21 @@ pub(super) fn meets_records_of_another(
         }
     }
     Ok(false)
+}
+
+/// Whether a person who is new was written over one whom the centre had and has not any more, and has the password or the roles of
+/// that one, also where no record is left to ask about.
+fn has_rights_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    if tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
+        return Ok(false);
+    }
+    let (Some(person), Some(last)) = (tx.document(key)?, tx.departed(&key.id)?) else {
+        return Ok(false);
+    };
+    if same_identity(&last, &person) {
+        return Ok(false);
+    }
+    Ok(Former::unsent(tx, key)?.is_some_and(|former| former.without_rights(&person) != person))
 }
 
 /// Whether a person who is new would get records that were another one's and were deleted here, but not yet at the centre.

@@ -154,22 +154,24 @@ class Worker:
         self.is_debug = node.is_debug
         self.client.ask("GET", "/people/P001")
         context = multiprocessing.get_context("fork")
-        self.is_over = context.Event()
-        self.seen, self.said = context.Pipe(duplex=False)
+        self.here, self.there = context.Pipe()
         self.process = context.Process(target=self.run, daemon=True)
 
     def start(self):
         self.process.start()
+        self.there.close()
 
     def run(self):
-        while not self.is_over.wait(0.02):
+        """Until it is told to end, or there is nobody any more who could."""
+        self.here.close()
+        while not self.there.poll(0.02):
             try:
                 status, _ = ask_again(self.is_debug, self.read)
                 if status != 200:
                     self.failures.append(str(status))
             except (OSError, EOFError) as error:
                 self.failures.append(repr(error))
-        self.said.send((self.times, self.failures))
+        self.there.send((self.times, self.failures))
 
     def read(self):
         begun = time.perf_counter()
@@ -179,11 +181,13 @@ class Worker:
             self.times.append((time.perf_counter() - begun) * 1000)
 
     def end(self):
-        self.is_over.set()
-        if self.seen.poll(90):
-            self.times, self.failures = self.seen.recv()
-        else:
-            self.failures.append("no answer for 90 s")
+        try:
+            self.here.send("end")
+            if not self.here.poll(90):
+                raise EOFError("no answer for 90 s")
+            self.times, self.failures = self.here.recv()
+        except (OSError, EOFError) as error:
+            self.failures.append(f"the reader: {error!r}")
             self.process.kill()
         self.process.join(10)
         self.client.close()

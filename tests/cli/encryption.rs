@@ -22,9 +22,10 @@ fn a_thief_of_the_disk_finds_nothing_to_read() {
     }
     let key = plain.path("key");
     plain.run(&["db", "keygen", key.to_str().unwrap()]).ends(0).says("made key ");
-    plain.run(&["db", "keygen", key.to_str().unwrap()]).ends(1).complains("exists");
+    plain.run(&["db", "keygen", key.to_str().unwrap()]).ends(1).complains("give the new key another name");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    plain.run(&["db", "encrypt"]).ends(2).complains("key_file");
+    plain.run(&["db", "encrypt"]).ends(2).complains("key_file").complains("db keygen");
+    plain.run(&["db", "decrypt"]).ends(2).complains("the key that the store is encrypted with");
 
     let sealed = plain.with("STORE__KEY_FILE", key.to_str().unwrap());
     sealed.run(&["user", "list"]).ends(1).complains("not encrypted");
@@ -36,7 +37,7 @@ fn a_thief_of_the_disk_finds_nothing_to_read() {
     encrypted.says("encrypted with key ").says("store.redb.before-restore-3").says("backups/kept/yesterday");
     fs::remove_file(plain.data().join("store.redb.before-restore-3")).unwrap();
     fs::remove_dir_all(plain.data().join("backups/kept")).unwrap();
-    sealed.run(&["db", "encrypt"]).ends(1).complains("is encrypted");
+    sealed.run(&["db", "encrypt"]).ends(1).complains("is encrypted already");
     for known in ["Betz", "ARGBUE111FAV", "by_owner", "people"] {
         assert!(!lies_open(&sealed, known), "{known:?} can be read");
     }
@@ -58,6 +59,11 @@ fn a_thief_of_the_disk_finds_nothing_to_read() {
     sealed.run(&["restore", "--yes", backup.to_str().unwrap()]).ends(0);
     sealed.run(&["db", "check"]).ends(0).says("the store is in order");
     plain.run(&["db", "check"]).ends(1).complains("name the file of key ");
+    // Without the key the records would lie in the clear from then on.
+    let restored = plain.run(&["restore", "--yes", backup.to_str().unwrap()]).ends(3);
+    restored.complains("nothing was changed").complains("in the clear");
+    plain.run(&["restore", "--dry-run", backup.to_str().unwrap()]).ends(0);
+    sealed.run(&["db", "check"]).ends(0);
     // The backup is not encrypted; neither is a store that a restore kept before, or one under any other name.
     let copy = plain.path("data/store.redb.before-restore-7");
     let clear = Clinic::new();

@@ -114,6 +114,24 @@ async fn a_letter_is_corrected_after_much_was_corrected() {
     assert_eq!(books(&clinic, &[ACCT]), [["Ana"]]);
 }
 
+/// Somebody was written over her while her insert was on its way, and she back, with a letter corrected: what was written for the
+/// other one is not hers.
+#[tokio::test]
+async fn who_is_written_back_behind_another_one_in_flight_is_asked_about() {
+    let clinic = Clinic::new();
+    clinic.edit(Person, ana()).await;
+    clinic.sim.state().write_faults.push_back(Fault::LostAnswer);
+    clinic.sync.round().await;
+    clinic.edit(Person, carlos()).await;
+    clinic.edit(Page, page("p2", ACCT, "Carlos")).await;
+    clinic.edit(Person, with(ana(), doc! {"name": "Anna"})).await;
+    for _ in 0..3 {
+        clinic.sync.round().await;
+    }
+    assert_eq!(asked(&clinic), ("Anna".to_owned(), "Ana".to_owned()));
+    assert_eq!(clinic.at_centre(Page, "p2"), None);
+}
+
 /// Who is written over somebody who has reached the centre is asked about; if she has not, that is a correction.
 #[tokio::test]
 async fn another_one_is_asked_about_if_the_first_one_arrived() {

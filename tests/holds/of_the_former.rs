@@ -106,6 +106,22 @@ async fn nobody_gets_the_records_of_one_who_is_gone() {
     }
 }
 
+/// She is gone there with a record, and it is decided that who was written over her is she: what is in the trash comes back to her.
+#[tokio::test]
+async fn a_correction_of_one_who_is_gone_has_her_trash() {
+    let clinic = rewritten(2, true, false).await;
+    clinic.sim.remove(Page, "p0");
+    clinic.sim.remove(Person, ACCT);
+    clinic.sync.round().await;
+    assert!(restore(&clinic, "p0").await.is_err(), "nobody has decided");
+    answer(&clinic, Verdict::Same).await;
+    restore(&clinic, "p0").await.unwrap();
+    for _ in 0..2 {
+        clinic.round().await;
+    }
+    assert_eq!(clinic.book(ACCT), ["Carlos", "Ana", "Ana", "Ana, unsent"]);
+}
+
 /// The centre loses the former one too, with more than goes unasked, and all is wanted back there.
 #[tokio::test]
 async fn what_of_one_who_is_gone_is_wanted_back_is_asked_about() {
