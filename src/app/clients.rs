@@ -48,7 +48,7 @@ const ANSWERS_MAX: usize = 36 << 20;
 /// Bytes beside those of an account for its requests at addresses that have less than `SMALL_BYTES`.
 const ANSWERS_EACH_SLACK: usize = 2 << 20;
 /// Bytes beside that for clients that have less than `SMALL_BYTES`, so that nobody loses anything for a small request;
-/// the same for bodies, and for requests beside `ENDED_BESIDE`.
+/// the same for bodies.
 const RESERVE_BYTES: usize = 4 << 20;
 const SMALL_BYTES: usize = 256 << 10;
 /// From how many bytes of requests on beside `ANSWERS_EACH_MAX` and `ANSWERS_MAX` a request is refused before it is looked

@@ -197,7 +197,7 @@ fn keygen(path: &Path) -> anyhow::Result<Done> {
     let mut file = match create_private(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => anyhow::bail!(
             "{}: the file exists, and may be the key of a store: give the new key another name",
-            path.display()
+            at()
         ),
         file => file.with_context(at)?,
     };

@@ -22,20 +22,20 @@ pub(super) fn start_log(level: &str) {
     let filter = EnvFilter::new(format!("rustls=error,h2=error,hyper=error,{asked}"));
     // It writes down the password of every connection. No directive of the variable, however exact, brings it back.
     let filter = filter.and(filter_fn(|metadata| !metadata.target().starts_with("fast_socks5")));
-    let log = tracing_subscriber::fmt::layer().with_writer(|| OneLine(io::stderr()));
     // It would say so on the same standard error, and a panic there would end the request: a log may be on a full disk.
-    let log = log.log_internal_errors(false);
+    let log = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let to_log = tracing_subscriber::registry();
     if is_log_json() {
         // Programs that read it can tell what the node says from what a library does.
-        to_log.with(log.json().with_target(true).with_filter(filter)).init();
+        to_log.with(log.json().with_writer(io::stderr).with_target(true).with_filter(filter)).init();
     } else {
         let log = log.compact().with_target(false).with_ansi(io::stderr().is_terminal());
+        let log = log.with_writer(|| OneLine(io::stderr()));
         to_log.with(log.with_filter(filter)).init();
     }
 }
 
-/// Keeps what is said at once on one line, so that nobody's name begins a line of its own or moves the cursor. JSON is so already.
+/// Keeps each entry of the text log on one line: no name in it begins a line or moves the cursor. JSON has its own escapes.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {

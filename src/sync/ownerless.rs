@@ -217,8 +217,8 @@ impl ThereOnly {
     }
 }
 
-/// Holds a person who is about to be sent if they would get records at the centre that are another one's, or what opened the account
-/// to somebody who stood there.
+/// Holds a person who is about to be sent if they would get another person's records at the centre, or have the password or the roles
+/// of a person who was at the centre before them.
 pub(super) fn hold_if_taken(
     tx: &mut Tx<'_>,
     key: &RecordKey,

@@ -233,16 +233,13 @@ impl Turn {
             // The many may be the networks of one site, which is one client then.
             && !self.clients.make_room(self.client(), RESERVE_BYTES + ROOM_MADE_BYTES);
         let has_much = has_share || own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
-        // Who has little is looked at beside all that others are only told to come again for.
-        let reserve = if beside < SMALL_BYTES { RESERVE_BYTES } else { 0 };
         if !has_much {
             let has_room = in_all <= ANSWERS_MAX || self.clients.make_room(self.client(), ROOM_MADE_BYTES);
-            let refused_beside = if reserve > 0 { ENDED_BESIDE + reserve } else { REFUSED_BESIDE };
-            if has_room || in_all <= ANSWERS_MAX + refused_beside {
+            if has_room || in_all <= ANSWERS_MAX + REFUSED_BESIDE {
                 return true;
             }
         }
-        let bound_in_all = if has_share { ANSWERS_MAX } else { ANSWERS_MAX + ENDED_BESIDE + reserve };
+        let bound_in_all = if has_share { ANSWERS_MAX } else { ANSWERS_MAX + ENDED_BESIDE };
         if own > ANSWERS_EACH_MAX + ENDED_EACH_BESIDE || in_all > bound_in_all {
             self.break_off();
         }

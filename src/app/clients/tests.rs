@@ -306,32 +306,6 @@ async fn what_requests_hold_is_bounded_and_more_of_them_end_their_connection() {
     assert_eq!((clients.requests.load(Ordering::Relaxed), clients.answers.load(Ordering::Relaxed)), (0, 0));
 }
 
-/// Requests that are told to come again still count until they are told so. Who has asked for nothing yet is not among those.
-#[tokio::test(start_paused = true)]
-async fn who_has_little_is_looked_at_while_others_are_refused() {
-    let clients = Clients::new(4096, 0);
-    let attack: Vec<_> = (1..5).map(|last| connected(&clients, last)).collect();
-    let flood: Vec<_> = attack
-        .iter()
-        .map(|connected| {
-            let turn = begin(connected);
-            turn.hold_request(ANSWERS_EACH_MAX);
-            turn
-        })
-        .collect();
-    assert!(clients.requests.load(Ordering::Relaxed) > ANSWERS_MAX + ENDED_BESIDE);
-    let newcomers: Vec<_> = (5..8).map(|last| connected(&clients, last)).collect();
-    for newcomer in &newcomers {
-        assert!(begin(newcomer).may_go_on() && !has_ended(newcomer), "all within a moment");
-    }
-    let much = connected(&clients, 8);
-    let (_much, turn) = (begin(&much).holding(0), begin(&much));
-    turn.hold_request(SMALL_BYTES);
-    let other = begin(&much);
-    assert!(!other.may_go_on(), "who has much waits for what was ended");
-    drop(flood);
-}
-
 #[tokio::test(start_paused = true)]
 async fn few_wait_and_are_woken_when_there_is_room() {
     let clients = Clients::new(4096, 0);
