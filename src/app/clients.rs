@@ -35,6 +35,8 @@ use crate::domain::address::AddressPrefix;
 pub(super) const CONNECTIONS_EACH_MAX: usize = 512;
 /// What a request takes while it is answered, beside its head and body; room for a small answer is among it.
 const REQUEST_BYTES: usize = 16 << 10;
+/// So many bytes of its answer are that room. Each count is one more thing that all workers share.
+const SMALL_ANSWER_BYTES: usize = 4 << 10;
 /// What a connection takes in of bodies that are not asked for, of all its requests together.
 const UNREAD_BYTES_MAX: usize = super::HTTP2_CONNECTION_WINDOW as usize;
 /// Trailers of an HTTP/2 body as they lie in memory: as many fields as a head may have of 8 KiB, with the table that they are in.
@@ -57,6 +59,9 @@ const REFUSED_EACH_BESIDE: usize = 2 << 20;
 const ENDED_EACH_BESIDE: usize = 4 << 20;
 const REFUSED_BESIDE: usize = 8 << 20;
 const ENDED_BESIDE: usize = 12 << 20;
+/// From how many on a request of a client that has less than `SMALL_BYTES` is refused. Up to then it waits: connections that
+/// are told to end count until they have, and each of those that read may begin 32 requests meanwhile.
+const WAITS_BESIDE: usize = 28 << 20;
 /// From how many bytes of requests on a client that has its equal share of them is refused, so that there is room for those
 /// that have less; how much that share is at least, for one that sends a body and reads meanwhile.
 const CROWDED_BYTES: usize = ANSWERS_MAX - RESERVE_BYTES;
@@ -67,6 +72,8 @@ const REFUSED_RUNNING_MAX: usize = 64;
 const WAITING_EACH_MAX: usize = 64;
 const WAITING_MAX: usize = 256;
 const WAITING_EACH_MIN: usize = 4;
+/// Bytes of answers that are made, and wait because what was let in before them takes the room.
+const MADE_WAITING_MAX: usize = 4 << 20;
 /// Room that is made at once, so that it is not made for each request anew.
 const ROOM_MADE_BYTES: usize = 1 << 20;
 /// How often one client may have others looked through for room, and how long what was ended may take to be given back.
@@ -110,6 +117,7 @@ pub(super) struct Clients {
     arriving: Mutex<Vec<Weak<Turn>>>,
     /// Requests that wait for room, and what wakes them.
     waiting: AtomicUsize,
+    made_waiting: AtomicUsize,
     room: Notify,
     /// Answers under way that wait for a place for their next piece, and what wakes them.
     waiting_for_places: AtomicUsize,
@@ -186,6 +194,7 @@ impl Clients {
             awaited: Awaited::default(),
             arriving: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            made_waiting: AtomicUsize::new(0),
             room: Notify::new(),
             waiting_for_places: AtomicUsize::new(0),
             places: Notify::new(),

@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::clients::{Clients, Connected, Turn, Waiting};
+use super::clients::{Clients, Connected, Crowded, Turn, Waiting};
 use super::held::{Arriving, Held, Watched};
 use super::proxies::Proxies;
 use super::reading::Readers;
@@ -239,14 +239,14 @@ where
         }
         let received: Arc<dyn Arrivals> = Arc::<Turn>::clone(&turn);
         request.extensions_mut().insert(Received(received));
+        let is_one_by_one = request.version() < Version::HTTP_2;
         let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn), unread, place: None });
-        Answering {
-            state: State::Asked(Some((self.inner.clone(), request))),
-            head_bytes,
-            turn,
-            is_read,
-            reader,
-        }
+        let state = if is_one_by_one && turn.has_room() {
+            State::Answer(self.inner.call(request))
+        } else {
+            State::Asked(Some((self.inner.clone(), request)))
+        };
+        Answering { state, head_bytes, turn, is_read, reader }
     }
 }
 
@@ -264,6 +264,8 @@ pub(super) struct Answering<S, B> {
 enum State<S, B> {
     Asked(Option<(S, Request<Arriving<B>>)>),
     Answer(Answer),
+    /// The answer is made, and waits for room.
+    Made(Option<Response<Body>>, BoxFuture<'static, Result<(), Crowded>>),
     Refused(Option<Response<Body>>),
 }
 
@@ -274,6 +276,19 @@ impl<S, B> Answering<S, B> {
         self.turn.refused(true);
         self.head_bytes = 0;
         State::Refused(Some(self.reader.refuse(Refusal::Overloaded)))
+    }
+
+    /// Instead of an answer for which there is no room. What was written is written: a refusal would be untrue.
+    fn refuse_answer(&self) -> Response<Body> {
+        if !self.is_read {
+            self.turn.break_off();
+        }
+        self.reader.refuse(Refusal::Overloaded)
+    }
+
+    fn give(&self, response: Response<Body>) -> Response<Held> {
+        let turn = Arc::clone(&self.turn);
+        response.map(|body| Held::of(body, turn))
     }
 }
 
@@ -303,30 +318,41 @@ where
                 }
             };
         }
-        let mut response = match &mut this.state {
-            State::Asked(_) => return Poll::Pending,
-            State::Refused(refusal) => {
-                let Some(refusal) = refusal.take() else {
-                    return Poll::Pending;
-                };
-                let turn = Arc::clone(&this.turn);
-                return Poll::Ready(Ok(refusal.map(|body| Held::of(body, turn))));
+        loop {
+            let response = match &mut this.state {
+                State::Asked(_) => return Poll::Pending,
+                State::Refused(refusal) => {
+                    let Some(refusal) = refusal.take() else {
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(Ok(this.give(refusal)));
+                }
+                State::Answer(answer) => {
+                    let Ok(response) = ready!(answer.as_mut().poll(context));
+                    response
+                }
+                State::Made(response, room) => {
+                    let has_room = ready!(room.as_mut().poll(context)).is_ok();
+                    let Some(response) = response.take() else {
+                        return Poll::Pending;
+                    };
+                    let response = if has_room { response } else { this.refuse_answer() };
+                    return Poll::Ready(Ok(this.give(response)));
+                }
+            };
+            this.turn.answered(std::mem::take(&mut this.head_bytes));
+            let bytes = response.body().size_hint().exact();
+            if this.turn.has_room_for(bytes) {
+                return Poll::Ready(Ok(this.give(response)));
             }
-            State::Answer(answer) => {
-                let Ok(response) = ready!(answer.as_mut().poll(context));
-                response
+            match this.turn.wait_with(bytes) {
+                Ok(waiting) => this.state = State::Made(Some(response), Box::pin(waiting.for_room())),
+                Err(_) => {
+                    let refusal = this.refuse_answer();
+                    return Poll::Ready(Ok(this.give(refusal)));
+                }
             }
-        };
-        this.turn.answered(std::mem::take(&mut this.head_bytes));
-        if !this.turn.has_room_for(response.body().size_hint().exact()) {
-            // What was written is written: a refusal would be untrue.
-            if !this.is_read {
-                this.turn.break_off();
-            }
-            response = this.reader.refuse(Refusal::Overloaded);
         }
-        let turn = Arc::clone(&this.turn);
-        Poll::Ready(Ok(response.map(|body| Held::of(body, turn))))
     }
 }
 

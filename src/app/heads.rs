@@ -18,6 +18,8 @@ use super::held::Watched;
 use super::pace::Pace;
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+/// What ends a head of HTTP/1, unless a client ends its lines in another way.
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The head of a frame (RFC 9113, 4.1), and the kinds of frames and the flag that matter here.
 const FRAME_HEAD_BYTES: usize = 9;
@@ -177,7 +179,7 @@ impl Speech {
 pub(super) struct WatchedHeads<T> {
     stream: T,
     speech: Speech,
-    /// HTTP/1: something has come since it last waited for more.
+    /// HTTP/1: something has come since it last waited for more, and the last of it does not end a head.
     has_come: bool,
     pace: Pace,
     clients: Arc<Clients>,
@@ -236,7 +238,7 @@ impl<T> WatchedHeads<T> {
                     connection.is_whole();
                 }
             }
-            _ => self.has_come = true,
+            _ => self.has_come = !bytes.ends_with(END_OF_HEAD),
         }
         Ok(())
     }

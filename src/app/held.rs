@@ -257,7 +257,7 @@ impl PieceRule for Counting {
         self.behind = behind;
         let holding = self.whole.take().unwrap_or_else(|| {
             self.memory_bytes = bytes.len().saturating_add(behind);
-            Arc::new(self.turn.holding(self.memory_bytes))
+            Arc::new(self.turn.holding_piece(self.memory_bytes))
         });
         self.whole = (behind > 0).then(|| Arc::clone(&holding));
         Bytes::from_owner(Counted { bytes, _holding: holding })

@@ -70,38 +70,41 @@ impl std::fmt::Debug for PasswordVersion {
     }
 }
 
-/// Whether the caller has given the password of their account within this request, beside the session by which they came in.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PasswordProof(Arc<AtomicBool>);
-
-impl PasswordProof {
-    pub(super) fn give(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_given(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// The caller's account as the last transaction of this request has left it; nothing before the first. Its `Debug` does not
-/// show the hash of the password.
+/// What the caller has done within this request, seen by all copies of the caller.
 #[derive(Clone, Default)]
-pub(crate) struct WrittenAccount(Arc<Mutex<Option<StoredAccount>>>);
+pub(crate) struct Progress(Arc<Done>);
 
-impl std::fmt::Debug for WrittenAccount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WrittenAccount")
+#[derive(Default)]
+struct Done {
+    /// Whether the password of the account was given, beside the session by which the caller came in.
+    password_given: AtomicBool,
+    written: Mutex<Option<StoredAccount>>,
+}
+
+impl Progress {
+    pub(super) fn give_password(&self) {
+        self.0.password_given.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_password_given(&self) -> bool {
+        self.0.password_given.load(Ordering::Acquire)
+    }
+
+    /// The caller's account as the last transaction of this request has left it.
+    pub(super) fn has_written(&self, account: StoredAccount) {
+        *self.0.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(account);
+    }
+
+    /// The account as the last transaction of this request has left it; nothing before the first.
+    pub(super) fn written(&self) -> Option<StoredAccount> {
+        self.0.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl WrittenAccount {
-    pub(super) fn set(&self, account: StoredAccount) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(account);
-    }
-
-    pub(super) fn get(&self) -> Option<StoredAccount> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// Does not show the hash of the password.
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
     }
 }
 
@@ -117,8 +120,7 @@ pub(crate) struct Caller {
     pub(crate) rights_count: u64,
     /// The access rules when the request began.
     pub(crate) acl: Arc<Acl>,
-    pub(crate) proof: PasswordProof,
-    pub(crate) written: WrittenAccount,
+    pub(crate) progress: Progress,
     /// Of the answer to this request.
     pub(crate) answer: AnswerBudget,
 }
@@ -133,9 +135,8 @@ impl Caller {
     ) -> Caller {
         let StoredAccount { principal, password_hash, rights_count, .. } = account;
         let password_hash = PasswordVersion(password_hash);
-        let (acl, proof, written) = (node.acl(), PasswordProof::default(), WrittenAccount::default());
-        let answer = AnswerBudget::default();
-        Caller { principal, peer, session, password_hash, rights_count, acl, proof, written, answer }
+        let (acl, progress, answer) = (node.acl(), Progress::default(), AnswerBudget::default());
+        Caller { principal, peer, session, password_hash, rights_count, acl, progress, answer }
     }
 
     /// Where the request comes from; nothing for the machine itself.
@@ -172,8 +173,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             password_hash: PasswordVersion::default(),
             rights_count: 0,
             acl: node.acl(),
-            proof: PasswordProof::default(),
-            written: WrittenAccount::default(),
+            progress: Progress::default(),
             answer: AnswerBudget::default(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {

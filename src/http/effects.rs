@@ -41,7 +41,8 @@ pub(super) async fn answer(node: &Arc<Node>, way: Way, mut caller: Caller, reque
     let response = if is_read {
         read(node, way, &caller, began, request).await
     } else {
-        write(node, way, &caller, request).await
+        // Longer, so not a part of what every read carries along.
+        Box::pin(write(node, way, &caller, request)).await
     };
     let response = without_questions(node, &caller, response);
     if let Some(bytes) = response.body().size_hint().exact() {

@@ -120,7 +120,7 @@ async fn is_current(node: &Node, caller: &Caller, account: &str, current: &str) 
     };
     let verified = node.accounts.verify(account, current.as_bytes(), caller.peer, Some(stored)).await;
     let Err(error) = verified else {
-        caller.proof.give();
+        caller.progress.give_password();
         return Ok(true);
     };
     let actor = &caller.principal.actor;

@@ -39,7 +39,7 @@ impl Rights {
     /// whose answer is not broken off for it: what ends it is what has changed since the transaction. A session ends with
     /// every change of its account, so it counts if the write has made none.
     pub(crate) fn of_answer(node: &Arc<Node>, caller: &Caller) -> Rights {
-        let Some(account) = caller.written.get() else {
+        let Some(account) = caller.progress.written() else {
             return Rights::of(node, caller);
         };
         let session = caller.session.filter(|_| account.rights_count == caller.rights_count);
@@ -125,8 +125,8 @@ impl Standing for Rights {
     /// A session gives no right to another password of one's own: who has only found it open would have the account. This
     /// holds for every way on which a record of one's own is written, also by a decision or out of the trash.
     fn check_written(&self, tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
-        let Caller { principal, session, password_hash, proof, .. } = &self.caller;
-        if session.is_none() || proof.is_given() {
+        let Caller { principal, session, password_hash, progress, .. } = &self.caller;
+        if session.is_none() || progress.is_password_given() {
             return Ok(Ok(()));
         }
         let now = account_in_tx(&self.node, tx, &principal.actor)?.and_then(|account| account.password_hash);
@@ -136,7 +136,7 @@ impl Standing for Rights {
 
     fn note_written(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
         if let Some(account) = account_in_tx(&self.node, tx, &self.caller.principal.actor)? {
-            self.caller.written.set(account);
+            self.caller.progress.has_written(account);
         }
         Ok(())
     }

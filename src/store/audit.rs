@@ -46,8 +46,8 @@ tokio::task_local! {
 }
 
 /// Whatever `work` writes is done for `asker`. Tasks that it spawns are not.
-pub async fn asked_by<F: Future>(asker: Asker, work: F) -> F::Output {
-    ASKER.scope(asker, work).await
+pub fn asked_by<F: Future>(asker: Asker, work: F) -> impl Future<Output = F::Output> {
+    ASKER.scope(asker, work)
 }
 
 /// For whom the present task works, if that is known.

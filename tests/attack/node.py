@@ -166,9 +166,9 @@ class Worker:
         self.here.close()
         while not self.there.poll(0.02):
             try:
-                status, _ = ask_again(self.is_debug, self.read)
+                status, text = ask_again(self.is_debug, self.read)
                 if status != 200:
-                    self.failures.append(str(status))
+                    self.failures.append(f"{status} after {self.times[-1]:.1f} ms: {text[:120]!r}")
             except (OSError, EOFError) as error:
                 self.failures.append(repr(error))
         self.there.send((self.times, self.failures))

@@ -37,12 +37,12 @@ impl Clients {
         {
             return;
         }
+        let now_ms = self.now_ms();
         for time in [&connection.began_ms, &connection.moved_ms] {
-            time.store(self.now_ms(), Ordering::Relaxed);
+            time.store(now_ms, Ordering::Relaxed);
         }
         let own = connection.share().beginnings.fetch_add(1, Ordering::Relaxed) + 1;
         let in_all = connection.beginnings.fetch_add(1, Ordering::Relaxed) + 1;
-        let now_ms = self.now_ms();
         if connection.is_proxy {
             if in_all > BEGINNINGS_OF_PROXIES_MAX {
                 table.end_beginning_of_proxies(now_ms);

@@ -10,9 +10,9 @@ use super::accounts::Account;
 use super::table::Holder;
 use super::{
     ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, ANSWERS_MAX, CROWDED_BYTES, Clients, Crowded, ENDED_BESIDE,
-    ENDED_EACH_BESIDE, EQUAL_SHARE_MIN, REFUSED_BESIDE, REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES,
-    ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS, SMALL_BYTES, Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN,
-    WAITING_MAX, lock, was_lately,
+    ENDED_EACH_BESIDE, EQUAL_SHARE_MIN, MADE_WAITING_MAX, REFUSED_BESIDE, REFUSED_BYTES, REFUSED_EACH_BESIDE,
+    RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS, SMALL_BYTES, Share, Turn, WAITING_EACH_MAX,
+    WAITING_EACH_MIN, WAITING_MAX, WAITS_BESIDE, lock, was_lately,
 };
 
 /// How long a request waits for room before it is refused, and after how many milliseconds at the latest it looks again:
@@ -235,7 +235,8 @@ impl Turn {
         let has_much = has_share || own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
         if !has_much {
             let has_room = in_all <= ANSWERS_MAX || self.clients.make_room(self.client(), ROOM_MADE_BYTES);
-            if has_room || in_all <= ANSWERS_MAX + REFUSED_BESIDE {
+            let beside_max = if own < SMALL_BYTES { WAITS_BESIDE } else { REFUSED_BESIDE };
+            if has_room || in_all <= ANSWERS_MAX + beside_max {
                 return true;
             }
         }
@@ -284,6 +285,46 @@ impl Turn {
         let waiting = Waiting(Arc::clone(self));
         let has_place = own < WAITING_EACH_MAX && (in_all < WAITING_MAX || own < WAITING_EACH_MIN);
         if has_place { Ok(waiting) } else { Err(Crowded) }
+    }
+
+    /// A place among those that wait with an answer that is made, for a client that has little. All that wait so hold
+    /// at most `MADE_WAITING_MAX` bytes of answers.
+    pub(in crate::app) fn wait_with(self: &Arc<Self>, bytes: Option<u64>) -> Result<WaitingMade, Crowded> {
+        let bytes = usize::try_from(bytes.unwrap_or(0)).map_err(|_| Crowded)?;
+        if self.client().held().saturating_add(bytes) >= SMALL_BYTES {
+            return Err(Crowded);
+        }
+        let before = self.clients.made_waiting.fetch_add(bytes, Ordering::Relaxed);
+        let made = MadeBytes { clients: Arc::clone(&self.clients), bytes };
+        if before.saturating_add(bytes) > MADE_WAITING_MAX {
+            return Err(Crowded);
+        }
+        Ok(WaitingMade { waiting: self.wait()?, _made: made })
+    }
+}
+
+/// A place among those that wait with an answer that is made, given back when dropped.
+pub(in crate::app) struct WaitingMade {
+    waiting: Waiting,
+    _made: MadeBytes,
+}
+
+impl WaitingMade {
+    /// Returns when there is room; an error if there is none for long.
+    pub(in crate::app) async fn for_room(self) -> Result<(), Crowded> {
+        self.waiting.for_room().await
+    }
+}
+
+/// Bytes of answers that are made and wait.
+struct MadeBytes {
+    clients: Arc<Clients>,
+    bytes: usize,
+}
+
+impl Drop for MadeBytes {
+    fn drop(&mut self) {
+        self.clients.made_waiting.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use super::accounts::Account;
 use super::bodies::Pace;
 use super::{
-    BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, TRAILERS_BYTES,
-    UNREAD_BYTES_MAX, lock,
+    BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_ANSWER_BYTES, SMALL_BYTES, STALLED, Share,
+    TRAILERS_BYTES, UNREAD_BYTES_MAX, lock,
 };
 
 /// From how many bytes on a head is let go when it is answered.
@@ -34,6 +34,8 @@ pub(in crate::app) struct Turn {
     /// Bytes of the next piece of its answer, among those that are held; how many of them there was room for.
     pub(super) ahead: AtomicUsize,
     pub(super) placed: AtomicUsize,
+    /// Bytes of its answer that were given and are counted among the request.
+    small: AtomicUsize,
     /// Since when it stands still: its begin, or when a piece of its answer was given or taken.
     pub(super) moved_ms: AtomicU64,
     /// Since when a piece of the answer waits to be taken; 0: none does.
@@ -61,6 +63,7 @@ impl Turn {
             trailers: AtomicUsize::new(0),
             ahead: AtomicUsize::new(0),
             placed: AtomicUsize::new(0),
+            small: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(began_ms),
             out_since_ms: AtomicU64::new(0),
             waited_ms: AtomicU64::new(0),
@@ -131,6 +134,17 @@ impl Turn {
     /// Counts bytes of an answer for as long as what is returned lives.
     pub(in crate::app) fn holding(self: &Arc<Self>, bytes: usize) -> Holding {
         self.holding_placed(bytes)
+    }
+
+    /// Counts a piece of the answer, beyond the first `SMALL_ANSWER_BYTES`: these have their room among the request.
+    pub(in crate::app) fn holding_piece(self: &Arc<Self>, bytes: usize) -> Holding {
+        let small = self.small.load(Ordering::Relaxed).saturating_add(bytes);
+        if small > SMALL_ANSWER_BYTES || self.ahead.load(Ordering::Relaxed) > 0 {
+            return self.holding_placed(bytes);
+        }
+        self.small.store(small, Ordering::Relaxed);
+        self.placed.store(0, Ordering::Relaxed);
+        Holding { turn: Arc::clone(self), bytes: 0 }
     }
 
     /// Counts bytes beside the next piece of the answer.
@@ -240,6 +254,8 @@ impl Drop for Unread {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.turn.let_go(self.bytes);
+        if self.bytes > 0 {
+            self.turn.let_go(self.bytes);
+        }
     }
 }

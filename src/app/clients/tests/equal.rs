@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::*;
 
+const MIB: usize = 1 << 20;
+
 /// As many requests as a client's connections take, none of whose answers is taken; what was refused is told.
 async fn floods(clients: &Arc<Clients>, clients_number: u8) -> Vec<(Connected, Vec<Arc<Turn>>)> {
     let mut all = Vec::new();
@@ -106,4 +108,25 @@ async fn what_is_taken_off_before_it_is_put_on_leaves_the_number_of_those_who_as
     assert!(clients.equal_share() == CROWDED_BYTES);
     clients.more_is_asked(&share, 5);
     assert_eq!(asking(), (0, 0));
+}
+
+/// Connections that are told to end have begun more before they have.
+#[tokio::test(start_paused = true)]
+async fn a_client_with_little_waits_while_others_are_about_to_end() {
+    let clients = Clients::new(4096, 0);
+    let flood: Vec<_> = (0..54).map(|last| connected(&clients, last)).collect();
+    let _turns: Vec<_> = flood
+        .iter()
+        .map(|one| clients.begin(&one.connection, Arc::clone(one.connection.share()), MIB))
+        .collect();
+    let in_all = clients.requests.load(Ordering::Relaxed);
+    assert!(in_all > ANSWERS_MAX + ENDED_BESIDE && in_all < ANSWERS_MAX + WAITS_BESIDE, "{in_all}");
+    let newcomer = connected(&clients, 250);
+    for _ in 0..5 {
+        assert!(begin(&newcomer).may_go_on());
+    }
+    assert!(!has_ended(&newcomer));
+    // Who has more is refused.
+    let second = clients.begin(&flood[0].connection, Arc::clone(flood[0].connection.share()), 0);
+    assert!(!second.may_go_on());
 }

@@ -104,3 +104,51 @@ async fn room_is_made_by_others_and_not_by_the_answer_itself() {
     assert_eq!(super::ended(&all).len(), 1, "one of those that held most");
     drop(held);
 }
+
+/// What was let in before it takes the room for a moment: connections that are told to end hold it until they have.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_made_waits_for_room_if_its_client_has_little() {
+    let clients = Clients::new(4096, 0);
+    let many: Vec<_> = (1..=4).map(|last| connected(&clients, last)).collect();
+    let full: Vec<_> =
+        many.iter().map(|connected| begin(connected).holding(ANSWERS_EACH_MAX - MIB)).collect();
+    let reader = connected(&clients, 9);
+    let turn = begin(&reader);
+    assert!(turn.has_room(), "others are told to make room");
+    let answer = Some(20 << 10);
+    assert!(!turn.has_room_for(answer), "and have not yet");
+    assert!(turn.wait_with(Some(SMALL_BYTES as u64)).is_err(), "one with much waits for a place instead");
+    let waiting = tokio::spawn(turn.wait_with(answer).expect("a place").for_room());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!waiting.is_finished());
+    drop(full);
+    assert!(waiting.await.expect("no panic").is_ok());
+    assert_eq!(clients.made_waiting.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_made_and_wait_are_few() {
+    let clients = Clients::new(4096, 0);
+    let connected: Vec<_> = (0..30).map(|last| connected(&clients, last)).collect();
+    let turns: Vec<_> = connected.iter().map(begin).collect();
+    let waiting: Vec<_> = turns.iter().filter_map(|turn| turn.wait_with(Some(200 << 10)).ok()).collect();
+    assert_eq!(waiting.len(), MADE_WAITING_MAX / (200 << 10));
+    drop(waiting);
+    assert_eq!(clients.made_waiting.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_answer_is_among_its_request() {
+    for (clients, _connected, turn) in turns(1) {
+        let before = clients.answers.load(Ordering::Relaxed);
+        let counted = || clients.answers.load(Ordering::Relaxed) - before;
+        let small = turn.holding_piece(SMALL_ANSWER_BYTES - 1);
+        assert_eq!(counted(), 0);
+        let next = turn.holding_piece(2);
+        assert_eq!(counted(), 2, "there is room for one");
+        drop((small, next));
+        assert_eq!(counted(), 0);
+        let _third = turn.holding_piece(SMALL_ANSWER_BYTES);
+        assert_eq!(counted(), SMALL_ANSWER_BYTES);
+    }
+}
