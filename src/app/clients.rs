@@ -208,14 +208,14 @@ impl Clients {
         lock(&self.table).share(prefix)
     }
 
-    /// Begins a request whose head takes so many bytes.
+    /// Begins a request whose head takes so many bytes; `share` is that of its client, if it is not the connection's.
     pub(super) fn begin(
-        self: &Arc<Self>,
+        &self,
         connection: &Arc<Connection>,
-        share: Arc<Share>,
+        share: impl Into<Option<Arc<Share>>>,
         head_bytes: usize,
     ) -> Arc<Turn> {
-        let turn = Turn::new(Arc::clone(self), Arc::clone(connection), share);
+        let turn = Turn::new(Arc::clone(connection), share.into());
         connection.take_up(&turn);
         turn.hold_request(REQUEST_BYTES + head_bytes);
         turn

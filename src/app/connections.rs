@@ -143,7 +143,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
                 }
             }
             let stream = Watched::new(stream, &connected, &readers, is_https);
-            Ok((stream, CountedService { inner, peer, proxies, connected: Arc::new(connected) }))
+            Ok((stream, CountedService { inner, line: Arc::new(Line { peer, proxies, connected }) }))
         })
     }
 }
@@ -153,9 +153,14 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
 #[derive(Clone)]
 pub(super) struct CountedService<S> {
     inner: S,
+    line: Arc<Line>,
+}
+
+/// What is the same for all requests of a connection.
+struct Line {
     peer: IpAddr,
     proxies: Arc<Proxies>,
-    connected: Arc<Connected>,
+    connected: Connected,
 }
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -203,12 +208,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let client = self.proxies.client(self.peer, request.headers_mut());
+        let Line { peer, proxies, connected } = &*self.line;
+        let client = proxies.client(*peer, request.headers_mut());
         request.extensions_mut().insert(Peer::Address(client));
-        let Connected { clients, connection } = &*self.connected;
-        let share = match client == self.peer {
-            true => Arc::clone(connection.share()),
-            false => clients.share(AddressPrefix::of(client)),
+        let Connected { clients, connection } = connected;
+        let share = match client == *peer {
+            true => None,
+            false => Some(clients.share(AddressPrefix::of(client))),
         };
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         let reader = Unasked::of(request.headers());

@@ -78,8 +78,9 @@ impl Watched {
         &self.connection
     }
 
-    fn check(&self, context: &Context<'_>) -> io::Result<()> {
-        if self.connection.has_ended(context) {
+    /// An error if the connection is to end. Reading sees to it that its task is woken then.
+    fn check(&self) -> io::Result<()> {
+        if self.connection.is_ended() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(())
@@ -92,7 +93,9 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check(context)?;
+        if self.connection.has_ended(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let this = &mut *self;
         if this.read_at_once >= READ_AT_ONCE_BYTES_MAX {
             this.read_at_once = 0;
@@ -127,17 +130,17 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
+        self.check()?;
         self.stream.as_mut().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
+        self.check()?;
         self.stream.as_mut().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
+        self.check()?;
         self.stream.as_mut().poll_shutdown(context)
     }
 
@@ -146,7 +149,7 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
+        self.check()?;
         self.stream.as_mut().poll_write_vectored(context, slices)
     }
 

@@ -71,13 +71,23 @@ pub(super) struct Records {
 ///
 /// A GET of records goes to its handler from here: looked up and called by axum once more it takes 17 µs of processor
 /// time instead of 16 (the book of `benches/run`). The router has the same handler for those, and answers HEAD with it.
-pub(crate) struct Way {
+pub(crate) struct Way<'a> {
     pub(crate) pattern: Pattern,
-    reading: Option<(Records, Result<At, ApiError>)>,
-    api: Api,
+    reading: Option<Reading>,
+    api: &'a Api,
 }
 
-impl Way {
+/// Records that a GET is for, and what its path names.
+type Reading = (Records, Result<At, ApiError>);
+
+/// What a path leads to.
+#[derive(Default)]
+struct Found {
+    pattern: Pattern,
+    reading: Option<Reading>,
+}
+
+impl Way<'_> {
     /// The answer of the handler; `caller` is who has logged in.
     pub(crate) async fn go(
         self,
@@ -167,13 +177,13 @@ where
         if let Some(uri) = with_single_slashes(request.uri()) {
             *request.uri_mut() = uri;
         }
-        let mut way = Way { pattern: "", reading: None, api: self.clone() };
-        if let Ok(found) = self.0.places.at(request.uri().path()) {
-            way.pattern = found.value.pattern;
-            let records = found.value.records.filter(|_| request.method() == Method::GET);
-            way.reading = records.map(|records| (records, At::of(found.params.iter())));
+        let mut found = Found::default();
+        if let Ok(place) = self.0.places.at(request.uri().path()) {
+            found.pattern = place.value.pattern;
+            let records = place.value.records.filter(|_| request.method() == Method::GET);
+            found.reading = records.map(|records| (records, At::of(place.params.iter())));
         }
-        Box::pin(answered(way, request))
+        Box::pin(answered(self.clone(), found, request))
     }
 }
 
@@ -232,15 +242,16 @@ pub(crate) fn present_request() -> String {
 /// Gives every request an id, logs what is out of the ordinary without patient data, and lets the Accept header
 /// choose the format of errors. Answers that are as they should be are logged at `debug`: a line for each would wear out
 /// the cards that many boxes store on, and the audit trail knows who read what.
-async fn answered(way: Way, request: Request) -> Result<Response, Infallible> {
-    let api = way.api.clone();
+async fn answered(api: Api, found: Found, request: Request) -> Result<Response, Infallible> {
     let node = &api.0.node;
+    let Found { pattern, reading } = found;
     let id = RequestId::next();
-    let (method, pattern) = (request.method().clone(), way.pattern);
+    let method = request.method().clone();
     let reader = Reader::of(&request, pattern, node.settings.browser_sessions);
     let version = request.version();
     let (unread, request) = Unread::of(request);
     let started = tokio::time::Instant::now();
+    let way = Way { pattern, reading, api: &api };
     let answering = AssertUnwindSafe(admitted(node, way, request)).catch_unwind();
     let answered = REQUEST.scope(id, answering).await;
     let mut response = answered.unwrap_or_else(|_| {
@@ -278,7 +289,7 @@ async fn answered(way: Way, request: Request) -> Result<Response, Infallible> {
     Ok(response)
 }
 
-async fn admitted(node: &Arc<Node>, way: Way, mut request: Request) -> Response {
+async fn admitted(node: &Arc<Node>, way: Way<'_>, mut request: Request) -> Response {
     // Handlers of reads do not look at bodies.
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let limit = node.settings.body_limit_bytes;

@@ -156,7 +156,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets verified callers through and answers everybody else.
-pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) -> Response {
+pub(crate) async fn require_login(node: &Arc<Node>, way: Way<'_>, request: Request) -> Response {
     let pattern = way.pattern;
     if PUBLIC_PATHS.contains(&request.uri().path())
         || is_link(pattern, &request)

@@ -27,7 +27,7 @@ use crate::store::{Asker, Charge, Right, asked_by};
 const LONG_READ: Duration = Duration::from_millis(100);
 
 /// The answer to a caller who has been let in.
-pub(super) async fn answer(node: &Arc<Node>, way: Way, mut caller: Caller, request: Request) -> Response {
+pub(super) async fn answer(node: &Arc<Node>, way: Way<'_>, mut caller: Caller, request: Request) -> Response {
     let began = Instant::now();
     caller.answer = AnswerBudget::of(&request);
     let witness = Witness::of(&request, way.pattern);
@@ -73,7 +73,7 @@ async fn waited(
 }
 
 /// A read takes effect when it is answered. A short one is answered by the rights with which it was let in.
-async fn read(node: &Arc<Node>, way: Way, caller: &Caller, began: Instant, request: Request) -> Response {
+async fn read(node: &Arc<Node>, way: Way<'_>, caller: &Caller, began: Instant, request: Request) -> Response {
     let asker = Asker {
         who: caller.principal.actor.clone(),
         from: caller.from(),
@@ -115,7 +115,7 @@ fn check_shown(
 
 /// A write takes effect when it is written, which the store compares, and in everything else that it does when its body has
 /// been read.
-async fn write(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request) -> Response {
+async fn write(node: &Arc<Node>, way: Way<'_>, caller: &Caller, mut request: Request) -> Response {
     let rights = Arc::new(Rights::of(node, caller));
     request.extensions_mut().insert(Arc::clone(&rights));
     let right = Right::Client(rights);

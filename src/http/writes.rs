@@ -14,7 +14,7 @@ use crate::accounts::Writer;
 use crate::domain::access::{Actor, Principal};
 
 /// The answer of the handler, unless the caller has no write left. Only what changes something counts.
-pub(crate) async fn go(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
+pub(crate) async fn go(node: &Arc<Node>, way: Way<'_>, caller: &Caller, request: Request) -> Response {
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     // The operator of the machine has no limit.
     if is_read || matches!(caller.principal.actor, Actor::Operator(_)) {
@@ -57,7 +57,7 @@ impl Allowance {
     }
 }
 
-async fn counted(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request) -> Response {
+async fn counted(node: &Arc<Node>, way: Way<'_>, caller: &Caller, mut request: Request) -> Response {
     let who = caller.principal.actor.to_string();
     let writer = writer(node, &caller.principal);
     if let Err(retry_after_s) = node.accounts.writes().take(&who, writer) {

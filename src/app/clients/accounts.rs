@@ -70,7 +70,7 @@ impl Turn {
             let account = match &*last {
                 Some(account) if account.actor == *actor => Arc::clone(account),
                 _ => {
-                    let account = self.clients.account(actor);
+                    let account = self.clients().account(actor);
                     *last = Some(Arc::clone(&account));
                     account
                 }
@@ -130,7 +130,7 @@ struct PlaceOfAccount {
 impl PlaceOfAccount {
     fn take(turn: &Arc<Turn>, account: &Arc<Account>) -> Result<PlaceOfAccount, Crowded> {
         let at_address = turn.wait()?;
-        let here = turn.share.waiting.load(Ordering::Relaxed);
+        let here = turn.share().waiting.load(Ordering::Relaxed);
         let before = account.waiting.fetch_add(1, Ordering::Relaxed);
         let place = PlaceOfAccount { account: Arc::clone(account), _at_address: at_address };
         // The account's places may be full of requests from elsewhere: that keeps no address out that has few.

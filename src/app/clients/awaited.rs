@@ -97,7 +97,7 @@ impl Turn {
         place: &mut Option<u64>,
         context: &Context<'_>,
     ) -> Result<(), Crowded> {
-        let mut queue = lock(&self.clients.awaited.0);
+        let mut queue = lock(&self.clients().awaited.0);
         if let Some(number) = *place {
             let own = queue.places.iter_mut().find(|place| place.number == number).ok_or(Crowded)?;
             own.waker.clone_from(context.waker());
@@ -106,7 +106,7 @@ impl Turn {
         let number = queue.next;
         queue.next += 1;
         *place = Some(number);
-        let address = self.share.prefix;
+        let address = self.share().prefix;
         let account = self.account().map(|account| Arc::as_ptr(account) as usize);
         let is_known = account.is_some();
         let whose = account.map_or(Who::Address(address), Who::Account);
@@ -125,7 +125,7 @@ impl Turn {
     /// It waits no longer.
     pub(in crate::app) fn awaits_no_more(&self, place: &mut Option<u64>) {
         if let Some(number) = place.take() {
-            lock(&self.clients.awaited.0).places.retain(|place| place.number != number);
+            lock(&self.clients().awaited.0).places.retain(|place| place.number != number);
         }
     }
 }

@@ -59,24 +59,24 @@ impl Turn {
     /// A part of the request's body has arrived.
     pub(in crate::app) fn has_come(&self, bytes: usize) -> Result<(), Crowded> {
         let own = self.bodies() + bytes;
-        let each_max = self.clients.bodies_each_max;
-        if own > each_max || !self.clients.has_room_for_body(self, own, bytes) {
+        let each_max = self.clients().bodies_each_max;
+        if own > each_max || !self.clients().has_room_for_body(self, own, bytes) {
             return Err(Crowded);
         }
         let before = self.arrived.fetch_add(bytes, Ordering::Relaxed);
-        self.share.bodies.fetch_add(bytes, Ordering::Relaxed);
-        self.clients.bodies.fetch_add(bytes, Ordering::Relaxed);
+        self.share().bodies.fetch_add(bytes, Ordering::Relaxed);
+        self.clients().bodies.fetch_add(bytes, Ordering::Relaxed);
         if is_short(before + bytes) {
-            self.clients.short_bodies.fetch_add(bytes, Ordering::Relaxed);
+            self.clients().short_bodies.fetch_add(bytes, Ordering::Relaxed);
         } else if is_short(before) {
-            self.clients.short_bodies.fetch_sub(before, Ordering::Relaxed);
+            self.clients().short_bodies.fetch_sub(before, Ordering::Relaxed);
         }
         if let Some(account) = self.account() {
             account.bodies.fetch_add(bytes, Ordering::Relaxed);
         }
-        lock(&self.pace).add(self.clients.now_ms(), bytes);
+        lock(&self.pace).add(self.clients().now_ms(), bytes);
         if before == 0 && bytes > 0 {
-            self.clients.note_arriving(&self.me);
+            self.clients().note_arriving(&self.me);
         }
         Ok(())
     }
@@ -84,18 +84,18 @@ impl Turn {
     /// Bytes of bodies that are held for its client: at the address or for the account, whichever is more.
     fn bodies(&self) -> usize {
         let of_account = self.account().map_or(0, |account| account.bodies.load(Ordering::Relaxed));
-        self.share.bodies.load(Ordering::Relaxed).max(of_account)
+        self.share().bodies.load(Ordering::Relaxed).max(of_account)
     }
 
     /// Whether both are of one site or account.
     fn is_of_same_site(&self, other: &Turn) -> bool {
-        self.share.prefix.site() == other.share.prefix.site() || self.is_of_same_client(other)
+        self.share().prefix.site() == other.share().prefix.site() || self.is_of_same_client(other)
     }
 
     /// Whether both are of one client.
     fn is_of_same_client(&self, other: &Turn) -> bool {
         let is_same_account = |account| other.account().is_some_and(|others| Arc::ptr_eq(others, account));
-        self.share.prefix == other.share.prefix || self.account().is_some_and(is_same_account)
+        self.share().prefix == other.share().prefix || self.account().is_some_and(is_same_account)
     }
 
     /// The last part has arrived.
@@ -110,8 +110,8 @@ impl Turn {
             return;
         }
         let arrived = self.arrived.swap(0, Ordering::Relaxed);
-        self.share.bodies.fetch_sub(arrived, Ordering::Relaxed);
-        self.clients.less_of_bodies(arrived);
+        self.share().bodies.fetch_sub(arrived, Ordering::Relaxed);
+        self.clients().less_of_bodies(arrived);
         if let Some(account) = self.account() {
             account.bodies.fetch_sub(arrived, Ordering::Relaxed);
         }
@@ -175,12 +175,12 @@ impl Clients {
         }
         let now_ms = self.now_ms();
         // A client that was told that there is no room is told so again for a moment, without a look.
-        let failed_ms = &newcomer.share.bodies_failed_ms;
+        let failed_ms = &newcomer.share().bodies_failed_ms;
         if was_lately(failed_ms, now_ms) {
             return false;
         }
         let sites = lock(&self.table).of_sites(|share| share.bodies.load(Ordering::Relaxed));
-        let own = own.max(sites.get(&newcomer.share.prefix.site()).copied().unwrap_or_default());
+        let own = own.max(sites.get(&newcomer.share().prefix.site()).copied().unwrap_or_default());
         let mut candidates = self.candidates(newcomer, &sites, now_ms);
         candidates.retain(|candidate| !only_short || is_short(candidate.bytes));
         let pace = lock(&newcomer.pace).at(now_ms);
@@ -190,7 +190,7 @@ impl Clients {
                 return false;
             };
             let lost = candidates.swap_remove(at);
-            let (client, bytes) = (lost.turn.share.prefix, lost.bytes);
+            let (client, bytes) = (lost.turn.share().prefix, lost.bytes);
             tracing::info!(%client, bytes, "a body that comes slowly loses its connection: others have no room");
             lost.turn.break_off();
             // Counted as free at once, so that no more are ended than is needed.
@@ -212,7 +212,7 @@ impl Clients {
             let is_other = !turn.is_of_same_client(newcomer);
             (is_other && bytes >= LOST_BYTES_MIN).then(|| {
                 let pace = lock(&turn.pace).at(now_ms);
-                let of_site = sites.get(&turn.share.prefix.site()).copied().unwrap_or_default();
+                let of_site = sites.get(&turn.share().prefix.site()).copied().unwrap_or_default();
                 let of_client = turn.bodies().max(of_site);
                 Candidate { turn, pace, bytes, of_client }
             })

@@ -35,11 +35,11 @@ impl Turn {
         if !client.has_own_room() {
             return false;
         }
-        let in_all = client.in_all(&self.clients);
+        let in_all = client.in_all(self.clients());
         let with_it = in_all.saturating_add(bytes);
         let is_small = client.held().saturating_add(bytes) < SMALL_BYTES;
         // What fits nowhere may be held while all hold little.
-        let max = self.clients.answers_max();
+        let max = self.clients().answers_max();
         with_it <= max || in_all < ANSWERS_EACH_MAX || is_small && with_it <= max + RESERVE_BYTES
     }
 
@@ -103,8 +103,8 @@ impl Turn {
         let _place = WaitingForPlace::of(&self);
         let mut next_look = Instant::now();
         loop {
-            let mut told = Box::pin(self.clients.places.notified());
-            let mut own = Box::pin(self.share.room.notified());
+            let mut told = Box::pin(self.clients().places.notified());
+            let mut own = Box::pin(self.share().room.notified());
             // Nothing is missed between the look and the wait.
             told.as_mut().enable();
             own.as_mut().enable();
@@ -117,7 +117,7 @@ impl Turn {
             }
             if now >= next_look {
                 next_look = now + pause;
-                self.clients.make_room_for_place(self.client(), bytes);
+                self.clients().make_room_for_place(self.client(), bytes);
             }
             tokio::select! {
                 () = told => {}
@@ -150,8 +150,8 @@ struct WaitingForPlace(Arc<Clients>);
 
 impl WaitingForPlace {
     fn of(turn: &Turn) -> WaitingForPlace {
-        turn.clients.waiting_for_places.fetch_add(1, Ordering::Relaxed);
-        WaitingForPlace(Arc::clone(&turn.clients))
+        turn.clients().waiting_for_places.fetch_add(1, Ordering::Relaxed);
+        WaitingForPlace(Arc::clone(turn.clients()))
     }
 }
 

@@ -224,17 +224,17 @@ impl Turn {
     /// Whether a request that has just begun may be looked at, by what its client and all have asked. Where even telling
     /// that it may not would be too much, the connection ends.
     pub(in crate::app) fn may_go_on(&self) -> bool {
-        let own = self.share.requests.load(Ordering::Relaxed);
-        let in_all = self.clients.requests.load(Ordering::Relaxed);
+        let own = self.share().requests.load(Ordering::Relaxed);
+        let in_all = self.clients().requests.load(Ordering::Relaxed);
         let beside = own.saturating_sub(self.requested.load(Ordering::Relaxed));
         // Many clients with their share each would leave nothing for one more.
         let has_share = in_all > CROWDED_BYTES
-            && beside > self.clients.equal_share()
+            && beside > self.clients().equal_share()
             // The many may be the networks of one site, which is one client then.
-            && !self.clients.make_room(self.client(), RESERVE_BYTES + ROOM_MADE_BYTES);
+            && !self.clients().make_room(self.client(), RESERVE_BYTES + ROOM_MADE_BYTES);
         let has_much = has_share || own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
         if !has_much {
-            let has_room = in_all <= ANSWERS_MAX || self.clients.make_room(self.client(), ROOM_MADE_BYTES);
+            let has_room = in_all <= ANSWERS_MAX || self.clients().make_room(self.client(), ROOM_MADE_BYTES);
             let beside_max = if own < SMALL_BYTES { WAITS_BESIDE } else { REFUSED_BESIDE };
             if has_room || in_all <= ANSWERS_MAX + beside_max {
                 return true;
@@ -258,19 +258,19 @@ impl Turn {
 
     /// Who asks.
     pub(super) fn client(&self) -> Client<'_> {
-        Client { share: &self.share, account: self.account(), ahead: self.ahead.load(Ordering::Relaxed) }
+        Client { share: self.share(), account: self.account(), ahead: self.ahead.load(Ordering::Relaxed) }
     }
 
     /// Whether one more request of this account may go on: it has room, or what it holds at other addresses makes some.
     pub(super) fn has_room_of_account(&self, account: &Arc<Account>) -> bool {
         let client = self.client();
         client.has_room_of_account(account)
-            || self.clients.make_room_of_account(client, account, ROOM_MADE_BYTES)
+            || self.clients().make_room_of_account(client, account, ROOM_MADE_BYTES)
     }
 
     /// Whether there is room for its answer.
     pub(in crate::app) fn has_room(&self) -> bool {
-        let has_room = self.clients.has_room(self.client());
+        let has_room = self.clients().has_room(self.client());
         if has_room {
             self.connection.has_taken_on();
         }
@@ -280,8 +280,8 @@ impl Turn {
     /// A place among those that wait for room.
     pub(in crate::app) fn wait(self: &Arc<Self>) -> Result<Waiting, Crowded> {
         // Counted first, so that as many as come at once do not all see the last place.
-        let own = self.share.waiting.fetch_add(1, Ordering::Relaxed);
-        let in_all = self.clients.waiting.fetch_add(1, Ordering::Relaxed);
+        let own = self.share().waiting.fetch_add(1, Ordering::Relaxed);
+        let in_all = self.clients().waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(self));
         let has_place = own < WAITING_EACH_MAX && (in_all < WAITING_MAX || own < WAITING_EACH_MIN);
         if has_place { Ok(waiting) } else { Err(Crowded) }
@@ -294,8 +294,8 @@ impl Turn {
         if self.client().held().saturating_add(bytes) >= SMALL_BYTES {
             return Err(Crowded);
         }
-        let before = self.clients.made_waiting.fetch_add(bytes, Ordering::Relaxed);
-        let made = MadeBytes { clients: Arc::clone(&self.clients), bytes };
+        let before = self.clients().made_waiting.fetch_add(bytes, Ordering::Relaxed);
+        let made = MadeBytes { clients: Arc::clone(self.clients()), bytes };
         if before.saturating_add(bytes) > MADE_WAITING_MAX {
             return Err(Crowded);
         }
@@ -338,7 +338,7 @@ impl Waiting {
         let until = Instant::now() + ROOM_WAIT;
         loop {
             let (mut own, mut all) =
-                (Box::pin(turn.share.room.notified()), Box::pin(turn.clients.room.notified()));
+                (Box::pin(turn.share().room.notified()), Box::pin(turn.clients().room.notified()));
             // Nothing is missed between the look and the wait.
             own.as_mut().enable();
             all.as_mut().enable();
@@ -360,7 +360,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.share.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.clients.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.share().waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.clients().waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Table {
 /// One connection.
 pub(in crate::app) struct Connection {
     pub(super) number: u64,
+    /// Until it ends, when the table lets go of it.
+    pub(super) clients: Arc<Clients>,
     share: Arc<Share>,
     /// It carries the requests of many clients.
     pub(super) is_proxy: bool,
@@ -101,6 +103,7 @@ impl Clients {
         let beginnings = if is_proxy { &table.beginnings_of_proxies } else { &table.beginnings };
         let connection = Arc::new(Connection {
             number,
+            clients: Arc::clone(self),
             share,
             is_proxy,
             is_beginning: AtomicBool::new(false),
@@ -174,7 +177,7 @@ impl Table {
     fn stalest_of(&self, holder: &Holder, but: Option<AddressPrefix>) -> Vec<(u64, u64, usize)> {
         let about = |connection: &Arc<Connection>| {
             let turns = connection.turns();
-            let own = turns.iter().filter(|turn| holder.has(turn) && Some(turn.share.prefix) != but);
+            let own = turns.iter().filter(|turn| holder.has(turn) && Some(turn.share().prefix) != but);
             let held = own.clone().map(|turn| turn.held.load(Ordering::Relaxed)).sum();
             Some((own.map(|turn| turn.moved_ms.load(Ordering::Relaxed)).min()?, connection.number, held))
         };
@@ -294,7 +297,7 @@ pub(super) enum Holder {
 impl Holder {
     fn has(&self, turn: &Turn) -> bool {
         match self {
-            Holder::Site(site) => turn.share.prefix.site() == *site,
+            Holder::Site(site) => turn.share().prefix.site() == *site,
             Holder::Account(account) => turn.account().is_some_and(|own| Arc::ptr_eq(own, account)),
         }
     }
@@ -365,6 +368,11 @@ impl Connection {
         self.has_ended.load(Ordering::Acquire)
     }
 
+    /// Whether it is to end.
+    pub(in crate::app) fn is_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
     /// Returns when it is to end.
     pub(in crate::app) async fn ended(&self) {
         poll_fn(|context| if self.has_ended(context) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -418,7 +426,7 @@ impl Connection {
         if !self.is_proxy {
             return own;
         }
-        let mut sites = self.turns().into_iter().map(|turn| turn.share.prefix.site());
+        let mut sites = self.turns().into_iter().map(|turn| turn.share().prefix.site());
         match sites.next() {
             Some(first) if sites.all(|site| site == first) => first,
             _ => own,

@@ -16,9 +16,9 @@ const LONG_HEAD_BYTES: usize = 4 << 10;
 /// One request, from its head until the last byte of its answer is taken.
 pub(in crate::app) struct Turn {
     pub(super) me: Weak<Turn>,
-    pub(super) clients: Arc<Clients>,
     pub(super) connection: Arc<Connection>,
-    pub(super) share: Arc<Share>,
+    /// Of the client behind a proxy; of all others it is the connection's, which no request need count.
+    share: Option<Arc<Share>>,
     /// Who has logged in with it, and how many bytes are counted there.
     pub(super) account: OnceLock<Arc<Account>>,
     pub(super) charged: AtomicUsize,
@@ -46,11 +46,10 @@ pub(in crate::app) struct Turn {
 }
 
 impl Turn {
-    pub(super) fn new(clients: Arc<Clients>, connection: Arc<Connection>, share: Arc<Share>) -> Arc<Turn> {
-        let began_ms = clients.now_ms();
+    pub(super) fn new(connection: Arc<Connection>, share: Option<Arc<Share>>) -> Arc<Turn> {
+        let began_ms = connection.clients.now_ms();
         Arc::new_cyclic(|me| Turn {
             me: Weak::clone(me),
-            clients,
             connection,
             share,
             account: OnceLock::new(),
@@ -71,10 +70,18 @@ impl Turn {
         })
     }
 
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.connection.clients
+    }
+
+    pub(super) fn share(&self) -> &Arc<Share> {
+        self.share.as_ref().unwrap_or_else(|| self.connection.share())
+    }
+
     pub(super) fn hold(&self, bytes: usize) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
-        self.share.answers.fetch_add(bytes, Ordering::Relaxed);
-        self.clients.answers.fetch_add(bytes, Ordering::Relaxed);
+        self.share().answers.fetch_add(bytes, Ordering::Relaxed);
+        self.clients().answers.fetch_add(bytes, Ordering::Relaxed);
         if let Some(account) = self.account.get() {
             self.charged.fetch_add(bytes, Ordering::Relaxed);
             account.answers.fetch_add(bytes, Ordering::Relaxed);
@@ -84,18 +91,18 @@ impl Turn {
     pub(super) fn let_go(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         self.discharge(bytes);
-        self.clients.let_go(&self.share, bytes);
+        self.clients().let_go(self.share(), bytes);
     }
 
     pub(super) fn hold_request(&self, bytes: usize) {
         self.requested.fetch_add(bytes, Ordering::Relaxed);
-        self.clients.more_is_asked(&self.share, bytes);
+        self.clients().more_is_asked(self.share(), bytes);
         self.hold(bytes);
     }
 
     pub(super) fn let_request_go(&self, bytes: usize) {
         self.requested.fetch_sub(bytes, Ordering::Relaxed);
-        self.clients.less_is_asked(&self.share, bytes);
+        self.clients().less_is_asked(self.share(), bytes);
         self.let_go(bytes);
     }
 
@@ -120,7 +127,7 @@ impl Turn {
         let placed = self.placed.load(Ordering::Relaxed);
         match bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)) {
             Some(bytes) if bytes <= REQUEST_BYTES.max(placed) => true,
-            Some(bytes) if bytes > SMALL_BYTES => self.clients.has_room_for_long(self.client(), bytes),
+            Some(bytes) if bytes > SMALL_BYTES => self.clients().has_room_for_long(self.client(), bytes),
             None if placed > 0 => true,
             _ => self.has_room(),
         }
@@ -128,7 +135,7 @@ impl Turn {
 
     /// Ends the connection, as if the line had broken.
     pub(in crate::app) fn break_off(&self) {
-        lock(&self.clients.table).end(self.connection.number);
+        lock(&self.clients().table).end(self.connection.number);
     }
 
     /// Counts bytes of an answer for as long as what is returned lives.
@@ -165,7 +172,7 @@ impl Turn {
         let before = (*own).min(UNREAD_BYTES_MAX);
         *own = change(*own);
         let now = (*own).min(UNREAD_BYTES_MAX);
-        let (share, clients) = (self.connection.share(), &self.clients);
+        let (share, clients) = (self.connection.share(), self.clients());
         if self.connection.is_proxy {
             share.proxied_unread.fetch_add(now, Ordering::Relaxed);
             share.proxied_unread.fetch_sub(before, Ordering::Relaxed);
@@ -192,7 +199,7 @@ impl Turn {
 
     /// A piece of the answer is given to the connection.
     pub(in crate::app) fn gave(&self, bytes: usize) {
-        let now_ms = self.clients.now_ms();
+        let now_ms = self.clients().now_ms();
         self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
         self.out_since_ms.store(now_ms, Ordering::Relaxed);
         self.moved_ms.store(now_ms, Ordering::Relaxed);
@@ -202,7 +209,7 @@ impl Turn {
     pub(in crate::app) fn asked(&self) {
         let since_ms = self.out_since_ms.swap(0, Ordering::Relaxed);
         if since_ms > 0 {
-            let now_ms = self.clients.now_ms();
+            let now_ms = self.clients().now_ms();
             self.waited_ms.fetch_add(now_ms.saturating_sub(since_ms), Ordering::Relaxed);
             self.moved_ms.store(now_ms, Ordering::Relaxed);
         }
@@ -225,10 +232,10 @@ impl Drop for Turn {
     fn drop(&mut self) {
         self.let_body_go();
         let requested = self.requested.load(Ordering::Relaxed);
-        self.clients.less_is_asked(&self.share, requested);
+        self.clients().less_is_asked(self.share(), requested);
         // The request is among what is held.
         self.discharge(usize::MAX);
-        self.clients.let_go(&self.share, self.held.load(Ordering::Relaxed));
+        self.clients().let_go(self.share(), self.held.load(Ordering::Relaxed));
         self.connection.put_down();
     }
 }
