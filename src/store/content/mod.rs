@@ -1,0 +1,10 @@
+//! Floor 1. Hides attachments: their bytes in chunks, the records that name them, and what is to be fetched, sent or
+//! let go.
+//!
+//! - `attachments`: chunks and the tables that follow the records
+//! - `content_check`: attachments compared with their names
+
+mod attachments;
+mod content_check;
+
+pub use attachments::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
