@@ -7,7 +7,7 @@
 use crate::store::rows::{RowKey, RowName, RowsDefinition};
 use redb::{Key, TableDefinition, Value};
 
-/// Version of the file's layout; a store with a higher one is refused. In format 1 rows had no checksums (`upgrade.rs`).
+/// Version of the file's layout; a store with a higher one is refused. In format 1 rows had no checksums (`opening/upgrade.rs`).
 pub const FORMAT_VERSION: u32 = 2;
 /// In `meta`: the version of the file's layout, four bytes, which every version can read.
 pub(crate) const META_FORMAT: &str = "format";
@@ -54,7 +54,7 @@ macro_rules! tables {
             held_of HELD_OF: [plain (&'static str, u8, &'static str) => ()] index;
             /// (kind, id) -> what was agreed and what was delivered of a record under the old name of this node, until it is read.
             delivered DELIVERED: [rows RowKey] data;
-            /// (kind, id) -> an unsent record as earlier processes left it (`unsent_versions.rs`). Only where a later one has changed it.
+            /// (kind, id) -> an unsent record as earlier processes left it (`sync/unsent_versions.rs`). Only where a later one has changed it.
             unsent_versions UNSENT_VERSIONS: [rows RowKey] data;
             /// (kind, id) -> `Undecided`: records that wait for a decision between the version here and the centre's.
             undecided UNDECIDED: [rows RowKey] data;
@@ -94,7 +94,7 @@ macro_rules! tables {
             /// (kind, folded owner, id): records by the account they belong to; under the empty one those that name nobody.
             by_owner BY_OWNER: [plain (u8, &'static str, &'static str) => ()] index counted;
             /// (kind, id) -> folded account that the record belongs to, empty if it names nobody: of the kinds whose records name it in a
-            /// field. With it rights are decided without reading the record (`noted_owners.rs`).
+            /// field. With it rights are decided without reading the record (`records/noted_owners.rs`).
             owner_of OWNER_OF: [plain RowKey => &'static str] index;
             /// (folded word, person id): people by id and by the words of their names.
             by_name BY_NAME: [plain (&'static str, &'static str) => ()] index;
@@ -113,8 +113,8 @@ macro_rules! tables {
             /// else had it before. Never synchronized.
             holder_since HOLDER_SINCE: [plain &'static str => (u64, u64, u64, i64)] note;
             /// id of a person -> the fields by which people are told apart, as they were when the present holder came to have the account
-            /// or was confirmed (`holder_identity.rs`). Only where one of them is another one now. While another human being is written over the
-            /// one whom the centre has, also the body of that one (`written_over.rs`), with a checksum of its own. Never synchronized.
+            /// or was confirmed (`holders/holder_identity.rs`). Only where one of them is another one now. While another human being is written over the
+            /// one whom the centre has, also the body of that one (`holders/written_over.rs`), with a checksum of its own. Never synchronized.
             holder_identity HOLDER_IDENTITY: [plain &'static str => &'static [u8]] note;
             /// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
             /// other account is about who has the first one now. Never synchronized.

@@ -38,7 +38,7 @@ pub struct AuditQuery {
     pub before: Option<u64>,
     /// Folded id: entries about this person's data, or about everybody's.
     pub person: Option<String>,
-    /// Of those only what is about the human being who has that account now: see `holders.rs`.
+    /// Of those only what is about the human being who has that account now: see `holders/holder_since.rs`.
     pub is_of_holder: bool,
     /// Entries by this actor, in any form in which one was ever written.
     pub who: Option<Actor>,

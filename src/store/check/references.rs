@@ -4,7 +4,7 @@
 //! soon as no damaged row is left, whatever refers to nothing is undone, always on the side where people are asked, and
 //! the centre is read, once more. Records that should be there and are not count as damaged themselves.
 //!
-//! Each rule mends one sentence of `check.rs`; a table that is lost as a whole is taken for the one that costs a round
+//! Each rule mends one sentence of `agreement.rs`; a table that is lost as a whole is taken for the one that costs a round
 //! more, and never for the one that forgets a duty.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 //! A damaged index shows one patient's pages in another's book, or nobody finds them. Nothing in an index is known
 //! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction. The other tables
 //! without checksums hold what the node has noted about the centre: when one of them is lost, everything is asked, read or
-//! published once more (`mend.rs`). Only `meta` cannot be made anew.
+//! published once more (`references.rs`). Only `meta` cannot be made anew.
 
 use std::collections::BTreeSet;
 

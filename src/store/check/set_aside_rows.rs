@@ -3,7 +3,7 @@
 //! Such a row keeps every backup from being made, and nothing brings it back. It goes into a file as a record does, and
 //! what depends on it is left as if it had never been, on the side where people are asked once more: roles are gone, an
 //! account counts as another one's. What says whose records are, or what waits for a decision, follows the rule of
-//! `asked_anew.rs`. An entry of the audit trail keeps its place and its hash, so that the chain goes on, and says no more
+//! `lost_questions.rs`. An entry of the audit trail keeps its place and its hash, so that the chain goes on, and says no more
 //! than that it cannot be read.
 
 use std::collections::BTreeSet;

@@ -44,7 +44,7 @@ pub(crate) struct Engine {
     pub(crate) ledger: Arc<Ledger>,
     /// Entries of the audit trail that are younger than this stay.
     pub(crate) audit_keep_ms: Arc<AtomicI64>,
-    /// Whether it does not count that a person came here inactive: see `leaving.rs`.
+    /// Whether it does not count that a person came here inactive: see `accounts/deletable_people.rs`.
     pub(crate) ignores_active: Arc<AtomicBool>,
     open: Open,
     /// Held while it is opened again or written to.

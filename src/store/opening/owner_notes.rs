@@ -217,7 +217,7 @@ impl Starting {
         Ok(None)
     }
 
-    /// Who has an account that somebody else had before: see `holders.rs`.
+    /// Who has an account that somebody else had before: see `holders/holder_since.rs`.
     fn begin_holders(
         &mut self,
         transaction: &WriteTransaction,

@@ -4,7 +4,7 @@
 //! it is damaged. Who may not see it must learn neither, nor that it is there. So what rights look at stands in tables of
 //! short rows beside them, which are asked first. These follow from the rows that they are about. Where nothing is noted,
 //! as of a row that was damaged when the table was made anew, the row itself is asked, as it is again after it was read.
-//! A store of an earlier version gets them when it is opened (`starting.rs`).
+//! A store of an earlier version gets them when it is opened (`opening/owner_notes.rs`).
 
 use bson::Document;
 use redb::ReadOnlyTable;
