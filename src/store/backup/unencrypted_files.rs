@@ -12,11 +12,12 @@ use super::stream::MAGIC;
 use crate::domain::content::is_content_name;
 use crate::domain::record::Kind;
 use crate::files::open_regular;
+use crate::store::file::SEALED_MAGIC;
 
 /// How redb's files begin.
 const REDB_MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 /// How files begin that are encrypted, or hold certificates and keys.
-const HARMLESS: [&[u8]; 4] = [MAGIC, b"age-encryption.org/v1", b"-----BEGIN ", b"AGE-SECRET-KEY-"];
+const HARMLESS: [&[u8]; 4] = [SEALED_MAGIC, b"age-encryption.org/v1", b"-----BEGIN ", b"AGE-SECRET-KEY-"];
 /// Exports and what other programs write of MongoDB.
 const EXPORT_ENDINGS: [&str; 4] = ["jsonl", "ndjson", "bson", "csv"];
 /// Endings of files that hold records if they are called like a collection.
@@ -183,7 +184,7 @@ mod tests {
             ("unknown/x.sha256", b"Ana Betz"),
             ("harmless/empty", b""),
             ("harmless/x.backup", b"age-encryption.org/v1\n"),
-            ("harmless/store.redb", MAGIC),
+            ("harmless/store.redb", SEALED_MAGIC),
             ("harmless/tls/ca.key", b"-----BEGIN PRIVATE KEY-----"),
             ("harmless/x.backup.sha256", line.as_bytes()),
             ("harmless/store.key", sum.as_bytes()),

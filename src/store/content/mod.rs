@@ -3,7 +3,9 @@
 //!
 //! - `attachments`: chunks and the tables that follow the records
 //! - `content_check`: attachments compared with their names
+//! - `attachment_reads`: reading attachments
 
+mod attachment_reads;
 mod attachments;
 mod content_check;
 

@@ -18,7 +18,7 @@ mod watched;
 
 pub(super) use pages::{Inspected, inspect, inspect_sealed, put_right, rows_left};
 pub(super) use panics::{GIVEN_UP, caught, unpanicked};
-pub(super) use sealed::{BLOCKS_AT, change_key, store_sealed_with};
+pub(super) use sealed::{BLOCKS_AT, SEALED_MAGIC, change_key, store_sealed_with};
 pub use sealed::{Sealed, StoreKey};
 pub(super) use store_file::{StoreFile, lock, new_database, open_file, unreadable};
 pub(super) use untouched::{

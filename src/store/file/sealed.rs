@@ -8,7 +8,7 @@
 //!
 //! | at | what |
 //! |---|---|
-//! | 0, and again at 4096 | `MAGIC` 16, key id 8, nonce 24, the data key sealed 32, tag 16; zeros to 4096 |
+//! | 0, and again at 4096 | `SEALED_MAGIC` 16, key id 8, nonce 24, the data key sealed 32, tag 16; zeros to 4096 |
 //! | 8192, and again at 12800 | block 0: counter 8 (little endian), nonce 24, 4096 sealed, tag 16; zeros to 4608 |
 //! | 17408 + 4136 (n - 1) | block n of 4096 bytes: nonce 24, 4096 sealed, tag 16; all zeros stand for zeros |
 //!
@@ -45,7 +45,7 @@ mod cipher;
 mod head;
 mod key;
 
-pub(in crate::store) const MAGIC: &[u8; 16] = b"thalamus-sealed1";
+pub(in crate::store) const SEALED_MAGIC: &[u8; 16] = b"thalamus-sealed1";
 const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = SALT_BYTES + 8;
 const TAG_BYTES: usize = 16;
@@ -356,13 +356,13 @@ pub(in crate::store) fn store_sealed_with(file: &impl StorageBackend) -> Result<
     let io = |error: io::Error| StoreError::of_io(&error);
     let (id, length, least) =
         (sealed_with(file).map_err(io)?, file.len().map_err(io)?, file_length(2 * BLOCK_LEN));
-    let mut begin = [0; MAGIC.len()];
+    let mut begin = [0; SEALED_MAGIC.len()];
     let there = usize::try_from(length).unwrap_or(usize::MAX).min(begin.len());
     let begin = begin.get_mut(..there).unwrap_or_default();
     if !begin.is_empty() {
         file.read(0, begin).map_err(io)?;
     }
-    let is_sealed = id.is_some() || (!begin.is_empty() && MAGIC.starts_with(begin));
+    let is_sealed = id.is_some() || (!begin.is_empty() && SEALED_MAGIC.starts_with(begin));
     if is_sealed && length < least {
         let what = format!("the end of the file (it should have {least} bytes at least and has {length})");
         return Err(StoreError::Broken(what));

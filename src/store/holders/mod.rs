@@ -32,4 +32,4 @@ pub(super) use ownerless::{NO_ACCOUNT, are_ownerless_indexed, index_ownerless, i
 pub(super) use ownership::forgotten_in;
 pub use ownership::{OwnerNow, Whose};
 pub(super) use shared_accounts::ALWAYS;
-pub(super) use spellings::{owned, resolve_person, spellings};
+pub(super) use spellings::{owned, resolve_person};

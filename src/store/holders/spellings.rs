@@ -4,8 +4,10 @@ use redb::ReadableTable;
 
 use super::ownerless::NO_ACCOUNT;
 use crate::domain::record::{Kind, fold_account};
+use crate::store::engine::Snapshot;
 use crate::store::error::StoreError;
 use crate::store::rows::{Checked, RowKey};
+use crate::store::schema::{BY_SPELLING, DOCS};
 
 /// The stored spelling of an account: exact first, then canonical, then any that folds to the same.
 pub(crate) fn resolve_person(
@@ -70,4 +72,12 @@ pub(crate) fn owned(
         ids.push(id.to_owned());
     }
     Ok(ids)
+}
+
+impl Snapshot {
+    /// The ids of the people stored under an account, in whatever spelling.
+    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        spellings(&docs, &self.transaction.open_table(BY_SPELLING)?, account)
+    }
 }

@@ -1,15 +1,17 @@
 //! Floor 1. Hides how a row is spelled: checksums at the end of rows, so that rot is noticed wherever a row is read,
 //! the fields of BSON values, the keys, and the version of a record that was last agreed with the centre.
 //!
-//! - `checked`: tables whose rows end in a checksum
+//! - `checked`: open tables whose rows end in a checksum
 //! - `encoding`: values, keys and places as bytes
 //! - `fields`: typed fields of a row
 //! - `ledger`: damaged rows that were found
 //! - `names`: what a key says for people
 //! - `sums`: the checksum
 //! - `versions`: agreed and decoded versions of a record
+//! - `definitions`: tables with checksums, and opening them
 
 mod checked;
+mod definitions;
 mod encoding;
 mod fields;
 mod ledger;
@@ -17,7 +19,8 @@ mod names;
 mod sums;
 mod versions;
 
-pub(super) use checked::{Checked, Rows, RowsDefinition, View, ids_between, open_for_writing};
+pub(super) use checked::{Checked, Rows, ids_between};
+pub(super) use definitions::{RowsDefinition, View, open_for_writing};
 pub(super) use encoding::{
     code_in, damaged, decode, decode_raw, encode, insert_some, kind_of, raw, row_key, text_in,
 };

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
 
-use super::feed::Reread;
+use super::rereads::Reread;
 use crate::domain::access::Actor;
 use crate::domain::diff::{Path, get};
 use crate::domain::merge::{Clash, Side};

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use bson::doc;
 use redb::{ReadableTable, ReadableTableMetadata as _};
 
-use super::feed::Reread;
 use super::intents::{IntentWrite, OpenWrite, decode_intent, writes_exactly};
+use super::rereads::Reread;
 use crate::domain::json::weight;
 use crate::domain::record::RecordKey;
 use crate::domain::value::same_document;

@@ -2,36 +2,50 @@
 //! feed, deliveries, and records that wait for a decision.
 //!
 //! - `delivered`: edits that were delivered under a former name
-//! - `feed`: records to be read again, own writes and echoes
-//! - `intents`: open writes and refused records
+//! - `intents`: open writes
 //! - `landed`: writes and reads since the last seal
-//! - `outbox`: records that wait to be sent
+//! - `outbox`: records that wait to be sent, and agreed versions
 //! - `resync`: bringing together with a centre that was set back
 //! - `undecided`: records that wait for a decision
 //! - `unsent_versions`: unsent records as earlier processes left them
+//! - `rereads`: records to be read from the centre again
+//! - `own_writes`: own writes that landed, and their echoes
+//! - `vanished`: records that vanished at the centre
+//! - `pending_deletes`: deletes that have not reached the centre
+//! - `abandoned_writes`: writes given up without an answer
+//! - `refused`: refused records
 
+mod abandoned_writes;
 mod delivered;
-mod feed;
 mod intents;
 mod landed;
 mod outbox;
+mod own_writes;
+mod pending_deletes;
+mod refused;
+mod rereads;
 mod resync;
 mod undecided;
 mod unsent_versions;
+mod vanished;
 
 #[cfg(test)]
 pub(super) use delivered::boots_in;
 pub(super) use delivered::last_boot;
 pub use delivered::{Compared, Delivered, STORE_FIELD};
-pub use feed::{Reread, Sent, Vanished};
 #[cfg(test)]
 pub(super) use intents::decode_intent;
-pub use intents::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, OpenWrite, Pending, UNREADABLE_CODE};
+pub use intents::{Intent, IntentWrite, OpenWrite};
 #[cfg(test)]
 pub(super) use landed::is_sealing;
 pub use landed::{Landing, Taken};
+pub use outbox::Pending;
+pub use own_writes::Sent;
+pub use refused::{DeadLetter, NOT_ARCHIVED_CODE, UNREADABLE_CODE};
+pub use rereads::Reread;
 #[cfg(test)]
 pub(super) use resync::{RestoreMode, own_in};
 pub use undecided::{Undecided, WaitReason, Waiting};
 #[cfg(test)]
 pub(super) use unsent_versions::UnsentVersions;
+pub use vanished::Vanished;

@@ -1,13 +1,19 @@
-//! Floor 1. Reads records that wait to be sent, open writes, agreed versions and refused records.
+//! Floor 1. The outbox: records that wait to be sent, and the versions that were last agreed with the centre.
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use super::intents::{DeadLetter, OpenWrite, Pending};
 use crate::domain::record::{Kind, RecordKey};
 use crate::store::engine::Snapshot;
 use crate::store::error::StoreError;
-use crate::store::rows::{Base, BaseRow, DELETE_RANK_MIN, PUSH_ORDER_MAX, kind_of, row_key};
-use crate::store::schema::{BASE, DEAD, DIRTY, INTENT};
+use crate::store::rows::{Base, BaseRow, DELETE_RANK_MIN, PUSH_ORDER_MAX, decode, kind_of, row_key};
+use crate::store::schema::{BASE, DEAD, DIRTY, DOCS, INTENT, VANISHED};
+
+/// A record that waits to be pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    pub key: RecordKey,
+    pub since_ms: i64,
+}
 
 impl Snapshot {
     /// Unpushed records in push order after `after`, without those whose write is on the way or refused, and
@@ -120,23 +126,6 @@ impl Snapshot {
         Ok(oldest)
     }
 
-    /// Whether a write of the record is on its way, or waits for a seal.
-    pub fn has_intent(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        self.transaction.open_table(INTENT)?.contains(row_key(key))
-    }
-
-    /// The writes that are open, without what they write.
-    pub fn intents(&self) -> Result<Vec<(RecordKey, OpenWrite)>, StoreError> {
-        let intent = self.transaction.open_table(INTENT)?;
-        let mut intents = Vec::new();
-        for entry in intent.iter()?.sound() {
-            let (at, row) = entry?;
-            let (code, id) = at.value();
-            intents.push((RecordKey::new(kind_of(code)?, id), OpenWrite::decode(row.value())?));
-        }
-        Ok(intents)
-    }
-
     pub fn is_clean(&self, key: &RecordKey) -> Result<bool, StoreError> {
         Ok(self.transaction.open_table(BASE)?.get(row_key(key))?.is_none())
     }
@@ -161,23 +150,17 @@ impl Snapshot {
         Ok(place.map_or(0, |(_, sequence)| sequence))
     }
 
-    /// Whether the centre refuses the record, or it cannot be read there.
-    pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        self.transaction.open_table(DEAD)?.contains(row_key(key))
-    }
-
-    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {
-        let dead = self.transaction.open_table(DEAD)?;
-        let mut letters = Vec::new();
-        for entry in dead.iter()?.sound() {
-            let (at, row) = entry?;
-            let (code, id) = at.value();
-            letters.push(DeadLetter::decode(RecordKey::new(kind_of(code)?, id), row.value())?);
+    /// The version of a record that the node takes for the centre's.
+    pub fn agreed(&self, key: &RecordKey) -> Result<Option<bson::Document>, StoreError> {
+        if self.transaction.open_table(VANISHED)?.get(row_key(key))?.is_some() {
+            return Ok(None);
         }
-        Ok(letters)
-    }
-
-    pub fn dead_count(&self) -> Result<u64, StoreError> {
-        self.transaction.open_table(DEAD)?.len()
+        match self.base(key)? {
+            Some(base) => Ok(base.document().cloned()),
+            None => {
+                let docs = self.transaction.open_table(DOCS)?;
+                docs.get(row_key(key))?.map(|row| decode(row.value())).transpose()
+            }
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable as _;
 
-use super::feed::{Reread, Sent};
 use super::intents::IntentWrite;
+use super::own_writes::Sent;
+use super::rereads::Reread;
 use crate::domain::access::Actor;
 use crate::domain::rebuild::OwnWrite;
 use crate::domain::record::RecordKey;

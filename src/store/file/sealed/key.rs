@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::cipher::Cipher;
-use super::{KEYS_BYTES, MAGIC, NONCE_BYTES, TAG_BYTES};
+use super::{KEYS_BYTES, NONCE_BYTES, SEALED_MAGIC, TAG_BYTES};
 use crate::store::error::SealError;
 
 pub(super) const KEY_BYTES: usize = 32;
@@ -97,17 +97,17 @@ impl KeyPlace {
     }
 
     fn context(id: [u8; KEY_ID_BYTES]) -> Vec<u8> {
-        [&MAGIC[..], &id].concat()
+        [&SEALED_MAGIC[..], &id].concat()
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = [&MAGIC[..], &self.id, &self.sealed].concat();
+        let mut bytes = [&SEALED_MAGIC[..], &self.id, &self.sealed].concat();
         bytes.resize(KEY_PLACE_BYTES, 0);
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<KeyPlace> {
-        let (id, rest) = bytes.strip_prefix(&MAGIC[..])?.split_first_chunk()?;
+        let (id, rest) = bytes.strip_prefix(&SEALED_MAGIC[..])?.split_first_chunk()?;
         Some(KeyPlace { id: *id, sealed: *rest.first_chunk()? })
     }
 }
