@@ -6,12 +6,12 @@
 //! - `conflict_authors`: who made the two versions
 //! - `conflict_owners`: owner of the values of a conflict
 //! - `conflict_reads`: reading conflicts
+//! - `conflict_rows`: conflicts inside a transaction
+//! - `dependents`: records of an account
+//! - `held_records`: documents that wait behind a hold
 //! - `holds`: identity holds
 //! - `new_conflicts`: conflicts that are found
 //! - `published_conflicts`: conflicts taken over from their rows at the centre
-//! - `conflict_rows`: conflicts inside a transaction
-//! - `held_records`: documents that wait behind a hold
-//! - `dependents`: records of an account
 
 mod conflict;
 mod conflict_about;

@@ -1,9 +1,9 @@
 //! Floor 1. Hides attachments: their bytes in chunks, the records that name them, and what is to be fetched, sent or
 //! let go.
 //!
+//! - `attachment_reads`: reading attachments
 //! - `attachments`: chunks and the tables that follow the records
 //! - `content_check`: attachments compared with their names
-//! - `attachment_reads`: reading attachments
 
 mod attachment_reads;
 mod attachments;

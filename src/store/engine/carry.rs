@@ -4,12 +4,20 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 
-use super::repeat_counter::Repeats;
+use crate::domain::audit::Event;
 use crate::domain::record::RecordKey;
 use crate::store::rows::Ledger;
 
 /// Of the name of a process.
 const BOOT_NAME_CHARS: usize = 12;
+
+/// Changes of one record by one account that have an entry each in a minute: one in a second, which is more than people
+/// and forms make.
+const REPEATS_EACH_MAX: u32 = 60;
+/// How long changes are counted together.
+pub(in crate::store) const WINDOW_MS: i64 = 60_000;
+/// Records whose changes are counted at once; more are counted from the beginning.
+const COUNTED_MAX: usize = 16_384;
 
 /// What the writer remembers between transactions.
 pub(crate) struct Carry {
@@ -64,4 +72,29 @@ impl Carry {
     pub(in crate::store) fn found(&self) -> u64 {
         self.found.unwrap_or_default()
     }
+}
+
+/// How often records were changed in the present minute, known to the writer only.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Repeats {
+    since_ms: i64,
+    counts: HashMap<Event, u32>,
+}
+
+impl Repeats {
+    /// Counts a change; true if it has no entry of its own.
+    pub(in crate::store) fn is_one_too_many(&mut self, event: &Event, now_ms: i64) -> bool {
+        let is_over = !(self.since_ms..self.since_ms.saturating_add(WINDOW_MS)).contains(&now_ms);
+        if is_over || self.counts.len() >= COUNTED_MAX {
+            (self.since_ms, self.counts) = (now_ms, HashMap::new());
+        }
+        let count = self.counts.entry(bare(event)).or_default();
+        *count = count.saturating_add(1);
+        *count > REPEATS_EACH_MAX
+    }
+}
+
+/// Who does what to which record.
+pub(in crate::store) fn bare(event: &Event) -> Event {
+    Event { peer: String::new(), paths: Vec::new(), detail: String::new(), ..event.clone() }
 }

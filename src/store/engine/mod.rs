@@ -3,12 +3,11 @@
 //!
 //! - `asker`: for whom a task works
 //! - `audit_buffer`: audit events that wait for their entries
-//! - `carry`: what the writer keeps between transactions
+//! - `carry`: what the writer keeps between transactions, with the count of repeated changes
 //! - `database`: the open database, opened again after its disk failed
 //! - `kept`: texts made of a view
 //! - `meta`: single rows about the store as a whole
 //! - `record_locks`: edits of one record in line
-//! - `repeat_counter`: repeated changes of one record
 //! - `snapshot`: a view
 //! - `space`: the reserve of the disk
 //! - `sparing`: what a damaged row stops
@@ -25,7 +24,6 @@ mod database;
 mod kept;
 mod meta;
 mod record_locks;
-mod repeat_counter;
 mod snapshot;
 mod space;
 mod sparing;
@@ -38,12 +36,11 @@ mod writer;
 pub use asker::{Asker, Charge, asked_by};
 pub use audit_buffer::Unnoted;
 pub(super) use audit_buffer::{NOTES_MAX, Notes, Unwritten, client_at};
-pub(super) use carry::Carry;
+pub(super) use carry::{Carry, WINDOW_MS, bare};
 pub(super) use database::Engine;
 pub(crate) use database::off_workers;
 pub use kept::{Kept, KeptKey, KeptOf};
-pub(super) use record_locks::Turns;
-pub(super) use repeat_counter::{WINDOW_MS, bare};
+pub(super) use record_locks::RecordLocks;
 pub use snapshot::Snapshot;
 pub use space::{Claim, FreeBytes, free_bytes_at, space_at};
 pub use standing::{Right, Standing};

@@ -9,7 +9,7 @@ use crate::domain::record::Kind;
 use crate::store::budget::{Budget, Given, Share};
 
 /// Locks that put edits of one record in line; records share them by hash.
-const TURNS: usize = 1024;
+const LOCKS: usize = 1024;
 
 /// Puts edits of the same record one after the other; clients take turns ([`Budget`]).
 ///
@@ -18,15 +18,15 @@ const TURNS: usize = 1024;
 ///
 /// Which records share a lock is different in each process: a client that chooses ids cannot choose whose records wait
 /// for it.
-pub(crate) struct Turns {
+pub(crate) struct RecordLocks {
     locks: Vec<Arc<Budget>>,
     chosen: RandomState,
 }
 
-impl Default for Turns {
+impl Default for RecordLocks {
     fn default() -> Self {
-        Turns {
-            locks: (0..TURNS).map(|_| Arc::new(Budget::one_at_a_time())).collect(),
+        RecordLocks {
+            locks: (0..LOCKS).map(|_| Arc::new(Budget::one_at_a_time())).collect(),
             chosen: RandomState::new(),
         }
     }
@@ -36,7 +36,7 @@ impl Store {
     /// Waits for one's turn to edit a record; keep what is returned until the edit is answered. Nobody is refused; without
     /// a turn an edit would start over more often, and be right all the same.
     pub async fn turn(&self, kind: Kind, id: &str) -> Option<Share> {
-        let Turns { locks, chosen } = &self.inner.turns;
+        let RecordLocks { locks, chosen } = &self.inner.record_locks;
         let hash = chosen.hash_one((kind, kind.schema().canonical_id(id)));
         match locks[hash as usize % locks.len()].take(present_client(), 1) {
             Given::Share(turn) => Some(turn),

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::audit_buffer::Notes;
 use super::database::Engine;
-use super::record_locks::Turns;
+use super::record_locks::RecordLocks;
 use super::snapshot::Snapshot;
 use super::space::Space;
 use super::transaction::Tx;
@@ -41,7 +41,7 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) changes: watch::Receiver<u64>,
     pub(in crate::store) clock: Clock,
     pub(in crate::store) options: StoreOptions,
-    pub(in crate::store) turns: Turns,
+    pub(in crate::store) record_locks: RecordLocks,
     pub(in crate::store) notes: Notes,
     /// Set once, if a reserve is to be kept.
     pub(in crate::store) space: OnceLock<Space>,

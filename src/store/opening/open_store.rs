@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::file_repair::{Found, look_at_file};
 use super::prepare::prepare;
 use super::upgrade::upgrade;
-use crate::store::engine::{Engine, Inner, Notes, Store, StoreOptions, Turns, Writer, WriterLoop};
+use crate::store::engine::{Engine, Inner, Notes, RecordLocks, Store, StoreOptions, Writer, WriterLoop};
 use crate::store::error::StoreError;
 use crate::store::file::{Again, GIVEN_UP, StoreFile, StoreKey, Watched, unpanicked, unreadable};
 use tokio::sync::watch;
@@ -110,7 +110,7 @@ impl Store {
                 changes,
                 clock: options.clock,
                 options,
-                turns: Turns::default(),
+                record_locks: RecordLocks::default(),
                 notes: Notes::default(),
                 space: OnceLock::new(),
                 file,

@@ -2,13 +2,13 @@
 //! the fields of BSON values, the keys, and the version of a record that was last agreed with the centre.
 //!
 //! - `checked`: open tables whose rows end in a checksum
+//! - `definitions`: tables with checksums, and opening them
 //! - `encoding`: values, keys and places as bytes
 //! - `fields`: typed fields of a row
 //! - `ledger`: damaged rows that were found
 //! - `names`: what a key says for people
 //! - `sums`: the checksum
 //! - `versions`: agreed and decoded versions of a record
-//! - `definitions`: tables with checksums, and opening them
 
 mod checked;
 mod definitions;

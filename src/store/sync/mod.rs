@@ -1,19 +1,19 @@
 //! Floor 1. Hides what the reconciliation keeps: the outbox, open writes, refused records, positions in the change
 //! feed, deliveries, and records that wait for a decision.
 //!
+//! - `abandoned_writes`: writes given up without an answer
 //! - `delivered`: edits that were delivered under a former name
 //! - `intents`: open writes
 //! - `landed`: writes and reads since the last seal
 //! - `outbox`: records that wait to be sent, and agreed versions
+//! - `own_writes`: own writes that landed, and their echoes
+//! - `pending_deletes`: deletes that have not reached the centre
+//! - `refused`: refused records
+//! - `rereads`: records to be read from the centre again
 //! - `resync`: bringing together with a centre that was set back
 //! - `undecided`: records that wait for a decision
 //! - `unsent_versions`: unsent records as earlier processes left them
-//! - `rereads`: records to be read from the centre again
-//! - `own_writes`: own writes that landed, and their echoes
 //! - `vanished`: records that vanished at the centre
-//! - `pending_deletes`: deletes that have not reached the centre
-//! - `abandoned_writes`: writes given up without an answer
-//! - `refused`: refused records
 
 mod abandoned_writes;
 mod delivered;
