@@ -118,7 +118,7 @@ from_redb!(
 );
 
 /// Nothing if a row is damaged, which the ledger has then. For reads that decide nothing; what is written for one of many
-/// records goes through [`Tx::sparing`], where the rule stands.
+/// records goes through `Tx::sparing`, where the rule stands.
 pub(crate) fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Ok(value) => Ok(Some(value)),

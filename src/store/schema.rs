@@ -36,7 +36,7 @@ macro_rules! tables {
             meta META: [plain &'static str => &'static [u8]] data;
             /// (kind, id) -> the current document.
             docs DOCS: [rows RowKey] data counted bulky;
-            /// (kind, id) -> [`BaseRow`]; exists exactly while the record differs from the centre's version or has an
+            /// (kind, id) -> `BaseRow`; exists exactly while the record differs from the centre's version or has an
             /// unsettled intent.
             base BASE: [rows RowKey] data;
             /// (push rank, sequence, kind, id) -> milliseconds since 1970 of the first unpushed edit, and who made the

@@ -17,7 +17,7 @@ pub struct Reread {
     pub is_alone: bool,
     /// It was deleted at the centre; if it is there again, somebody has put it back.
     pub is_deleted: bool,
-    /// The change feed has told that it was deleted. Carried out at once, see [`Vanished::is_told`].
+    /// The change feed has told that it was deleted. Carried out at once, see [`is_told`](crate::store::Vanished::is_told).
     pub is_told: bool,
     /// What the centre holds could not be read. The row only keeps the mark `is_deleted` until it can: the record is not
     /// read again before it changes at the centre or somebody asks for it.
