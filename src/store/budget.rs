@@ -115,9 +115,11 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use futures_util::FutureExt;
     use std::net::IpAddr;
+
+    use futures_util::FutureExt;
+
+    use super::*;
 
     const IN_ALL: usize = 1 << 20;
     const WAITING: Bounds = Bounds { each: 128, in_all: 512 };

@@ -1,11 +1,12 @@
 //! Floor 1. Every table of the store, declared once: name, key, value, and how it is made anew when it is lost.
 //!
-//! Everything that goes over tables is derived from this list: their definitions, the fields of a transaction, what a backup
-//! holds, what is checked and what is rebuilt. Every table that stands here is in every backup, in this order; no backup
-//! is made of a store with another table.
+//! Everything that lists tables is derived from here: their definitions, the fields of a transaction, the content of backups,
+//! the checks and the repairs. Every table that stands here is in every backup, in this order; no backup is made of a store
+//! with another table.
+
+use redb::{Key, TableDefinition, Value};
 
 use crate::store::rows::{RowKey, RowName, RowsDefinition};
-use redb::{Key, TableDefinition, Value};
 
 /// Version of the file's layout; a store with a higher one is refused. In format 1 rows had no checksums (`opening/upgrade.rs`).
 pub const FORMAT_VERSION: u32 = 2;
@@ -14,14 +15,14 @@ pub(crate) const META_FORMAT: &str = "format";
 /// In `meta`: the number after which the journal begins, if it does not begin with the first change.
 pub(crate) const META_JOURNAL_START: &str = "journal_start";
 
-/// What becomes of a table whose pages are damaged.
+/// How a table is made anew when its pages are damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It holds what is known nowhere else, and cannot be made anew.
+    /// Its rows are known nowhere else, and cannot be made anew.
     Data,
     /// It follows from other tables, and is made anew from them.
     Index,
-    /// It notes how this node stands with the centre, without checksums, and can be done without: what it noted is asked, read
+    /// It notes how this node stands with the centre, without checksums, and can be done without: everything is asked, read
     /// or published once more.
     Note,
 }
@@ -52,9 +53,11 @@ macro_rules! tables {
             held HELD: [rows RowKey] data;
             /// (folded account, kind, id): the documents that wait behind a hold.
             held_of HELD_OF: [plain (&'static str, u8, &'static str) => ()] index;
-            /// (kind, id) -> what was agreed and what was delivered of a record under the old name of this node, until it is read.
+            /// (kind, id) -> what was agreed and what was delivered of a record under the old name of this node, until
+            /// it is read.
             delivered DELIVERED: [rows RowKey] data;
-            /// (kind, id) -> an unsent record as earlier processes left it (`sync/unsent_versions.rs`). Only where a later one has changed it.
+            /// (kind, id) -> an unsent record as earlier processes left it (`sync/unsent_versions.rs`). Only where a
+            /// later one has changed it.
             unsent_versions UNSENT_VERSIONS: [rows RowKey] data;
             /// (kind, id) -> `Undecided`: records that wait for a decision between the version here and the centre's.
             undecided UNDECIDED: [rows RowKey] data;
@@ -64,8 +67,8 @@ macro_rules! tables {
             former_dates FORMER_DATES: [rows RowKey] data;
             /// folded account -> who had it last, if that person is gone, and when in terms of the journal.
             departed DEPARTED: [rows &'static str] data counted;
-            /// folded account -> who had it when what waits for them began to wait: the fields by which people are told apart. Only
-            /// where one of them has changed since.
+            /// folded account -> who had it when what waits for them began to wait: the fields by which people are told
+            /// apart. Only where one of them has changed since.
             meant MEANT: [rows &'static str] data;
             /// folded account -> who has come to have it beside somebody else, in another spelling, and in which round.
             newcomer NEWCOMER: [rows &'static str] data;
@@ -83,18 +86,20 @@ macro_rules! tables {
             conflict CONFLICT: [rows &'static str] data bulky;
             /// (kind, id, conflict id): the open conflicts of a record.
             conflict_open CONFLICT_OPEN: [plain (u8, &'static str, &'static str) => ()] index;
-            /// conflict id -> kind and id of the record that it is about, `Subject` as a number, and whose the record was when
-            /// it was found, empty if that is not known.
+            /// conflict id -> kind and id of the record that it is about, `Subject` as a number, and whose the record
+            /// was when it was found, empty if that is not known.
             conflict_about CONFLICT_ABOUT: [plain &'static str => (u8, &'static str, u8, &'static str)] index;
             /// Conflicts that the centre does not know yet in their present state.
             conflict_outbox CONFLICT_OUTBOX: [plain &'static str => ()] note;
-            /// conflict id -> lease number of the round that closed its row at the centre. For some rounds the node reads that row
-            /// again, because somebody may write a second decision into it.
+            /// conflict id -> lease number of the round that closed its row at the centre. For some rounds the node
+            /// reads that row again, because somebody may write a second decision into it.
             conflict_watched CONFLICT_WATCHED: [plain &'static str => i64] note;
-            /// (kind, folded owner, id): records by the account they belong to; under the empty one those that name nobody.
+            /// (kind, folded owner, id): records by the account they belong to; under the empty one those that name
+            /// nobody.
             by_owner BY_OWNER: [plain (u8, &'static str, &'static str) => ()] index counted;
-            /// (kind, id) -> folded account that the record belongs to, empty if it names nobody: of the kinds whose records name it in a
-            /// field. With it rights are decided without reading the record (`records/noted_owners.rs`).
+            /// (kind, id) -> folded account that the record belongs to, empty if it names nobody: of the kinds whose
+            /// records name it in a field. With it rights are decided without reading the record
+            /// (`records/noted_owners.rs`).
             owner_of OWNER_OF: [plain RowKey => &'static str] index;
             /// (folded word, person id): people by id and by the words of their names.
             by_name BY_NAME: [plain (&'static str, &'static str) => ()] index;
@@ -104,23 +109,24 @@ macro_rules! tables {
             grants GRANTS: [rows &'static str] data;
             /// name -> a technician's account of this node; never synchronized.
             local_accounts LOCAL_ACCOUNTS: [rows &'static str] data;
-            /// `person:` and a folded account, or `local:` and a technician's name -> how often the rights of that account have
-            /// changed; `person:` alone: those of all people at once. Never synchronized.
+            /// `person:` and a folded account, or `local:` and a technician's name -> how often the rights of that
+            /// account have changed; `person:` alone: those of all people at once. Never synchronized.
             rights RIGHTS: [plain &'static str => u64] note;
             /// id of a person -> closed on this node. Never synchronized.
             closed_here CLOSED_HERE: [plain &'static str => ()] note;
-            /// folded account -> the last number of `audit`, of the journal and of the trash before who has it now had it, and the time. Only where somebody
-            /// else had it before. Never synchronized.
+            /// folded account -> the last number of `audit`, of the journal and of the trash before who has it now had
+            /// it, and the time. Only where somebody else had it before. Never synchronized.
             holder_since HOLDER_SINCE: [plain &'static str => (u64, u64, u64, i64)] note;
-            /// id of a person -> the fields by which people are told apart, as they were when the present holder came to have the account
-            /// or was confirmed (`holders/holder_identity.rs`). Only where one of them is another one now. While another human being is written over the
-            /// one whom the centre has, also the body of that one (`holders/written_over.rs`), with a checksum of its own. Never synchronized.
+            /// id of a person -> the fields by which people are told apart, as they were when the present holder came
+            /// to have the account or was confirmed (`holders/holder_identity.rs`). Only where one of them is another
+            /// one now. While another human being is written over the one whom the centre has, also the body of that
+            /// one (`holders/written_over.rs`), with a checksum of its own. Never synchronized.
             holder_identity HOLDER_IDENTITY: [plain &'static str => &'static [u8]] note;
-            /// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
-            /// other account is about who has the first one now. Never synchronized.
+            /// (folded account, another one that they had before, after which number of `audit`) -> through which
+            /// number what is said of that other account is about who has the first one now. Never synchronized.
             former_trail FORMER_TRAIL: [plain (&'static str, &'static str, u64) => u64] note;
-            /// id of a person in `closed_here` -> their record said so already, so that nothing travelled; false: it travelled, and another
-            /// side has opened the account since. Never synchronized.
+            /// id of a person in `closed_here` -> their record said so already, so that nothing travelled; false: it
+            /// travelled, and another side has opened the account since. Never synchronized.
             closed_unsent CLOSED_UNSENT: [plain &'static str => bool] note;
             /// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
             content CONTENT: [rows (&'static str, u32)] data bulky;
@@ -136,7 +142,8 @@ macro_rules! tables {
             echo ECHO: [plain (u8, &'static str, u64) => ()] note;
             /// (kind, id) -> the last write that was given up without an answer.
             ghost GHOST: [rows RowKey] data;
-            /// (kind, id) -> push number of the open write, and `Landing` in bits: writes that landed since the last seal.
+            /// (kind, id) -> push number of the open write, and `Landing` in bits: writes that landed since the last
+            /// seal.
             landed LANDED: [plain RowKey => (u64, u8)] note;
             /// (kind, id) -> whether a seal on its way covers it: records taken from the centre since the last seal.
             taken TAKEN: [plain RowKey => bool] note;
@@ -155,7 +162,8 @@ macro_rules! tables {
             audit AUDIT: [rows u64] data bulky;
             /// (account whose data it is about, sequence): entries by person.
             audit_of AUDIT_OF: [plain (&'static str, u64) => ()] index;
-            /// number of its entry in `audit` -> an opening of somebody's records that nobody has reviewed: `Emergency`.
+            /// number of its entry in `audit` -> an opening of somebody's records that nobody has reviewed:
+            /// `Emergency`.
             emergency EMERGENCY: [rows u64] data;
             /// (kind, id) -> own writes that a restored centre may have forgotten, as `own`; an empty document once the
             /// record was brought together with it.

@@ -8,11 +8,12 @@
 
 use std::sync::atomic::Ordering;
 
+use bson::doc;
+use redb::ReadableTable as _;
+
 use crate::store::engine::Tx;
 use crate::store::error::{StoreError, unless_unreadable};
 use crate::store::rows::Fields;
-use bson::doc;
-use redb::ReadableTable as _;
 
 /// `{marks: [{seq, observed}]}`: the last entry at that time, the oldest mark first.
 const META_MARKS: &str = "audit_marks";

@@ -1,12 +1,13 @@
 //! Floor 1. Rows of conflicts inside a transaction: kept, closed, published.
 
+use redb::ReadableTable;
+
 use super::conflict::{Conflict, ConflictStatus, Subject};
 use super::conflict_reads::is_recent;
 use crate::domain::record::RecordKey;
 use crate::store::engine::Tx;
 use crate::store::error::{StoreError, unless_damaged};
 use crate::store::rows::{encode, row_key};
-use redb::ReadableTable;
 
 impl Tx<'_> {
     /// Who made the last unpushed edit of a record; empty if there is none.

@@ -1,5 +1,9 @@
 //! Floor 1. Records that belong to an account, and what becomes of them when its two people are told apart or united.
 
+use std::collections::BTreeSet;
+
+use bson::{Document, doc};
+
 use super::conflict::digest;
 use super::holds::Hold;
 use crate::domain::access::Actor;
@@ -11,8 +15,6 @@ use crate::store::error::{StoreError, unless_damaged};
 use crate::store::holders::{Departed, owned};
 use crate::store::rows::{Base, BaseRow, kind_of, row_key};
 use crate::store::schema::{BY_OWNER, LANDED};
-use bson::{Document, doc};
-use std::collections::BTreeSet;
 
 /// The kinds whose records belong to a person by a field.
 fn dependent_kinds() -> impl Iterator<Item = Kind> {

@@ -1,14 +1,16 @@
 //! Floor 1. Documents of the centre that wait behind an identity hold, or for a person to have their account.
 
+use std::collections::BTreeSet;
+
+use bson::{Document, doc};
+use redb::ReadableTable;
+
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::{StoreError, unless_damaged};
 use crate::store::rows::{Base, Fields, encode, ids_between, kind_of, row_key};
 use crate::store::schema::{HELD, HELD_OF, HOLD};
-use bson::{Document, doc};
-use redb::ReadableTable;
-use std::collections::BTreeSet;
 
 /// A document of the centre that waits behind a hold.
 #[derive(Debug, Clone, PartialEq)]

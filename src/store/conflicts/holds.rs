@@ -2,14 +2,15 @@
 //! decided whether they are one.
 //!
 //! The person of this node stays in `docs`, with their records; what the centre holds under the account and is
-//! not agreed on goes to `held`. So does a record of the centre whose person nobody knows: it waits for somebody to have
+//! not agreed on goes to `held` (`held_records.rs`). So does a record of the centre whose person nobody knows: it waits for somebody to have
 //! the account, behind no hold. Whether somebody is held, and what follows from a decision, is the business of
 //! the reconciliation; here it is only kept.
 
-use crate::domain::merge::is_other_person;
-use bson::{Document, doc};
 use std::ops::Bound;
 
+use bson::{Document, doc};
+
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::StoreError;

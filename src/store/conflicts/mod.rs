@@ -1,5 +1,5 @@
-//! Floor 1. Hides what waits for a decision of people: values that lost against the other side's, and accounts that may
-//! be of two people.
+//! Floor 1. Hides open decisions of people: values that lost against the other side's, and accounts that may be of two
+//! people.
 //!
 //! - `conflict`: a conflict, and how it is spelled
 //! - `conflict_about`: what a conflict is about, without its values

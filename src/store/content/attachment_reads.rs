@@ -1,5 +1,10 @@
 //! Floor 1. Reads attachments, and lists of those that are wanted, owed or idle.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use redb::{ReadableTable, ReadableTableMetadata};
+
 use super::attachments::{ContentsLeft, IdleContents, OwedContent, WantedContent, count_chunks, is_here};
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content, names_within};
 use crate::domain::record::RecordKey;
@@ -9,9 +14,6 @@ use crate::store::rows::{Base, kind_of};
 use crate::store::schema::{
     BASE, CONFLICT, CONTENT, CONTENT_IDLE, CONTENT_NAMED, CONTENT_OWED, CONTENT_WANTED, INTENT, TRASH,
 };
-use redb::{ReadableTable, ReadableTableMetadata};
-use std::collections::BTreeSet;
-use std::ops::Bound;
 
 impl Snapshot {
     /// A chunk of content.

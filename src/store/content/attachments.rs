@@ -8,9 +8,10 @@
 //!
 //! Chunks of wanted content are written in order, so how many there are says where to go on.
 
+use std::ops::Bound;
+
 use bson::RawDocument;
 use redb::ReadableTable;
-use std::ops::Bound;
 
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content, EMPTY_CONTENT, has_content};
 use crate::domain::record::{Kind, RecordKey};

@@ -1,5 +1,5 @@
-//! Floor 1. Hides attachments: their bytes in chunks, the records that name them, and what is to be fetched, sent or
-//! let go.
+//! Floor 1. Hides attachments: their bytes in chunks, the records that name them, and the queues of attachments to
+//! fetch, send or let go.
 //!
 //! - `attachment_reads`: reading attachments
 //! - `attachments`: chunks and the tables that follow the records

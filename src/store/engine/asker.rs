@@ -1,4 +1,4 @@
-//! Floor 1. For whom the present task works: who asks, from where, by which right, and what is counted for it.
+//! Floor 1. The asker that the present task works for: account, address, right, and the charge of its writes.
 
 use std::any::Any;
 use std::fmt;

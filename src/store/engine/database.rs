@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use super::snapshot::Snapshot;
 use super::tally::{Counted, PresentShelf};
 use crate::store::error::StoreError;
 use crate::store::rows::{Ledger, View};
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::watch;
-use tokio::task::block_in_place;
 
 /// A disk that goes on failing is tried this often, by opening the database or by writing.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);

@@ -1,12 +1,13 @@
 //! Floor 1. Rows about the store as a whole, each under a name of its own: how far something came, what is due, who edited.
 
+use bson::Document;
+use redb::ReadableTable as _;
+
 use super::snapshot::Snapshot;
 use super::transaction::Tx;
 use crate::store::error::StoreError;
 use crate::store::rows::{decode, encode};
 use crate::store::schema::META;
-use bson::Document;
-use redb::ReadableTable as _;
 
 impl Tx<'_> {
     pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {

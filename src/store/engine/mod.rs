@@ -1,5 +1,5 @@
-//! Floor 1. Hides redb's transactions: the open database, views for reading, the one writer and its groups, and what a
-//! transaction knows of the task that it works for. The other rooms add their methods to `Tx`, `Snapshot` and `Store`.
+//! Floor 1. Hides redb's transactions: the open database, views for reading, the one writer and its groups, and the
+//! task that a transaction works for. The other rooms add their methods to `Tx`, `Snapshot` and `Store`.
 //!
 //! - `asker`: for whom a task works
 //! - `audit_buffer`: audit events that wait for their entries

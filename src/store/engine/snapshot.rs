@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use redb::ReadOnlyTable;
+
 use super::kept::Shelf;
 use super::tally::TallyShelf;
 use crate::store::error::StoreError;
 use crate::store::rows::{Checked, RowKey, View};
 use crate::store::schema::DOCS;
-use redb::ReadOnlyTable;
 
 /// A consistent view. Keep it short: pages that it sees cannot be reused while it lives.
 pub struct Snapshot {

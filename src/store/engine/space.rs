@@ -4,11 +4,12 @@
 //! refused before that, and what is left serves to send out what was edited here. Looking costs microseconds, a
 //! write a flush, so it is looked at every time; writes that are on their way count as written.
 
-use super::store::Store;
-use crate::store::error::{Shortage, StoreError};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::store::Store;
+use crate::store::error::{Shortage, StoreError};
 
 /// Free bytes of the disk, as they are now.
 pub type FreeBytes = Box<dyn Fn() -> io::Result<u64> + Send + Sync>;

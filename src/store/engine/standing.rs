@@ -4,9 +4,10 @@
 //! the transaction and before the job: nothing that was committed before can be missed. After the job it asks whether the
 //! rights include what was written. There is one place for it (`writer.rs`), which every write passes.
 
+use std::sync::Arc;
+
 use super::transaction::Tx;
 use crate::store::error::{Stale, StoreError};
-use std::sync::Arc;
 
 /// What the rights of a client were made from, to be compared with what is stored.
 pub trait Standing: Send + Sync {

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
+
 use super::audit_buffer::Notes;
 use super::database::Engine;
 use super::record_locks::RecordLocks;
@@ -11,7 +13,6 @@ use super::transaction::Tx;
 use super::writer::Writer;
 use crate::store::error::StoreError;
 use crate::store::file::StoreFile;
-use tokio::sync::watch;
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
 pub type Clock = fn() -> i64;

@@ -15,15 +15,14 @@ use std::io;
 
 use redb::StorageBackend;
 
-use header::Regions;
-use layout::{LEAF, ROOT_BYTES, Root, Widths, u16_at, u32_at};
-use search::Search;
-use table::{Span, Table, checksums};
-
 use super::sealed::Guess;
 use crate::store::error::StoreError;
 use crate::store::schema::{CONTENT, is_bulky_table, is_index};
 pub(crate) use begin::{inspect, inspect_sealed, rows_left};
+use header::Regions;
+use layout::{LEAF, ROOT_BYTES, Root, Widths, u16_at, u32_at};
+use search::Search;
+use table::{Span, Table, checksums};
 
 mod begin;
 mod header;

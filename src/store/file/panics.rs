@@ -1,11 +1,12 @@
 //! Floor 1. Panics of redb on damaged files, caught and told in a sentence.
 
-use crate::store::error::StoreError;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-/// What is said of a file of which redb gave up.
+use crate::store::error::StoreError;
+
+/// Says that redb gave up on a file.
 pub(crate) const GIVEN_UP: &str = "its pages do not fit together";
 
 thread_local! {

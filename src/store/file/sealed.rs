@@ -24,21 +24,19 @@
 //! that counts is.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::io;
 use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
 
 use redb::{BackendError, StorageBackend};
 use zeroize::Zeroizing;
 
+use crate::store::error::{SealError, StoreError};
 use cipher::Cipher;
 use head::Head;
-use key::{KEY_BYTES, data_key, fill_random, write_keys};
-
-use crate::store::error::{SealError, StoreError};
 pub use key::StoreKey;
+use key::{KEY_BYTES, data_key, fill_random, write_keys};
 pub(in crate::store) use key::{change_key, sealed_with};
 
 mod cipher;

@@ -1,8 +1,9 @@
 //! Floor 1. Counts records of nobody, and records of people who are gone, once for each state of the tables.
 
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+
 use crate::store::engine::{Snapshot, Tally, off_workers};
 use crate::store::error::StoreError;
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 impl Snapshot {
     /// The counts of this state. One counts, others who ask meanwhile wait for that, and none of them on a thread that serves

@@ -1,5 +1,5 @@
-//! Floor 1. Hides which human being has an account, who had it before, and what belongs to whom. Records name people by
-//! account only, and accounts change hands.
+//! Floor 1. Hides which human being has an account, who had it before, and to whom a record or value belongs. Records
+//! name people by account only, and accounts change hands.
 //!
 //! - `counted_records`: records of nobody and of people who are gone, counted
 //! - `departed`: the last person of an account, if they are gone

@@ -4,7 +4,6 @@
 //! spelling only: it never has records of both.
 
 use bson::{Document, doc};
-
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::spellings::spellings;

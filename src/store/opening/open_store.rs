@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use tokio::sync::watch;
+
 use super::file_repair::{Found, look_at_file};
 use super::prepare::prepare;
 use super::upgrade::upgrade;
 use crate::store::engine::{Engine, Inner, Notes, RecordLocks, Store, StoreOptions, Writer, WriterLoop};
 use crate::store::error::StoreError;
 use crate::store::file::{Again, GIVEN_UP, StoreFile, StoreKey, Watched, unpanicked, unreadable};
-use tokio::sync::watch;
 
 impl Store {
     /// Opens or creates the store in this file and takes it for this process alone. A file that is no store, or a

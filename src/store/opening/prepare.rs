@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use redb::{Database, ReadTransaction, ReadableTable, WriteTransaction};
+
 use super::owner_notes::{Starting, ask_for_time};
 use crate::store::engine::{create_tables, last_sequence};
 use crate::store::error::StoreError;
@@ -9,7 +11,6 @@ use crate::store::records::refold_names;
 use crate::store::rows::{damaged, open_for_writing};
 use crate::store::schema::{FORMAT_VERSION, JOURNAL, META, META_FORMAT};
 use crate::store::trash::index_trash;
-use redb::{Database, ReadTransaction, ReadableTable, WriteTransaction};
 
 /// A store's format version out of its row in `meta`.
 pub(crate) fn format_of(row: &[u8]) -> Result<u32, StoreError> {

@@ -10,8 +10,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableError, Value};
-use redb::{TableDefinition, TableHandle as _};
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
+    TableHandle as _, Value,
+};
 
 use super::prepare::{format_of, set_format};
 use crate::files::{Unfinished, directory_of, give_to_owner_of_directory, suffixed, sync_directory};

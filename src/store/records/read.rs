@@ -1,4 +1,4 @@
-//! Floor 1. Reading: a consistent view of the store at one moment.
+//! Floor 1. Reads records and lists of them, in a view of the store at one moment.
 
 use bson::{Document, RawDocument, RawDocumentBuf};
 

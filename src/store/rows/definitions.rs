@@ -1,15 +1,17 @@
 //! Floor 1. Definitions of tables with checksums, and transactions that open them and note the damage that they find.
 
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use redb::{
+    Key, ReadOnlyTable, ReadTransaction, Table, TableDefinition, TableError, Value, WriteTransaction,
+};
+
 use super::checked::Checked;
 use super::ledger::{Ledger, PAGES};
 use super::names::RowName;
 use super::sums::{SUM_BYTES, sum};
 use crate::store::error::{DamagedRow, StoreError};
-use redb::{
-    Key, ReadOnlyTable, ReadTransaction, Table, TableDefinition, TableError, Value, WriteTransaction,
-};
-use std::marker::PhantomData;
-use std::sync::Arc;
 
 /// A table of rows with checksums.
 pub(crate) struct RowsDefinition<K> {

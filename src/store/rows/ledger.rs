@@ -1,9 +1,10 @@
 //! Floor 1. Damaged rows that somebody came upon.
 
-use crate::store::error::DamagedRow;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::store::error::DamagedRow;
 
 /// What stands for the id where pages of a table are damaged.
 pub(crate) const PAGES: &str = "(pages)";

@@ -1,13 +1,14 @@
 //! Floor 1. Own writes that landed at the centre, and those of which the change feed is still to tell.
 
+use bson::doc;
+use redb::{ReadableTable, ReadableTableMetadata as _};
+
 use super::intents::{Intent, IntentWrite};
 use crate::domain::record::RecordKey;
 use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::{StoreError, unless_damaged};
 use crate::store::rows::{Fields, encode, row_key};
 use crate::store::schema::{ECHO, SENT};
-use bson::doc;
-use redb::{ReadableTable, ReadableTableMetadata as _};
 
 /// Landed writes that are remembered, the latest.
 const SENT_ROWS_MAX: u64 = 50_000;

@@ -1,13 +1,15 @@
 //! Floor 1. Deletes that have not reached the centre, and the accounts of their records.
 
+use std::collections::BTreeSet;
+
+use redb::ReadableTable;
+
 use crate::domain::record::{RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::{StoreError, unless_damaged};
 use crate::store::rows::{BaseRow, Checked, DELETE_RANK_MIN, RowKey, kind_of, row_key};
 use crate::store::schema::{BASE, DIRTY};
-use redb::ReadableTable;
-use std::collections::BTreeSet;
 
 impl Tx<'_> {
     /// Records deleted here that the centre still has, with their place in the push order.

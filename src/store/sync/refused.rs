@@ -1,5 +1,7 @@
 //! Floor 1. Refused records: those that the centre refused, and those that could not be taken from it.
 
+use bson::doc;
+
 use super::rereads::Reread;
 use crate::domain::audit::What;
 use crate::domain::record::RecordKey;
@@ -7,7 +9,6 @@ use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::StoreError;
 use crate::store::rows::{Fields, encode, kind_of, row_key};
 use crate::store::schema::DEAD;
-use bson::doc;
 
 /// Codes of dead letters that the node gives itself: the centre's document cannot be kept; it does not take
 /// the body of a record to be deleted. (-1 was a person who is held now, see [`crate::store::Hold`].)

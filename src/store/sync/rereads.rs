@@ -1,12 +1,12 @@
-//! Floor 1. What the reconciliation keeps about news from the centre: records to be read again, records that
-//! vanished there, own writes that landed and whose echo is still to come, and writes that were given up.
+//! Floor 1. Records to be read from the centre again, whatever else is known of them.
+
+use redb::ReadableTable;
 
 use crate::domain::record::RecordKey;
 use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::StoreError;
 use crate::store::rows::{kind_of, row_key};
 use crate::store::schema::{INTENT, REREAD};
-use redb::ReadableTable;
 
 /// Why and how a record is to be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,11 +1,12 @@
 //! Floor 1. Records that vanished at the centre, until it is decided that they go here too.
 
+use redb::ReadableTable;
+
 use crate::domain::record::RecordKey;
 use crate::store::engine::{Snapshot, Tx};
 use crate::store::error::StoreError;
 use crate::store::rows::{kind_of, row_key};
 use crate::store::schema::{VANISHED, VANISHED_TOLD};
-use redb::ReadableTable;
 
 /// A record that was here as the centre knew it, and is gone there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Floor 1. Hides the bodies of deleted records: kept with the delete, listed, trimmed by age, and put back only for
-//! the human being whose they were.
+//! their own person.
 //!
 //! - `deleted_bodies`: rows of the trash
-//! - `deletion`: what is known of the delete of a record
+//! - `deletion`: the delete of a record, as far as the store remembers it
 //! - `owner_doubt`: whether a record that comes again may be another person's
 //! - `trash_age`: how long bodies are kept
 //! - `undelete`: making a record again

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use bson::doc;
+use redb::TableHandle as _;
+use sha2::{Digest as _, Sha256};
+
 use super::*;
 use crate::domain::access::Actor;
 use crate::store::engine::Counted;
 use crate::store::rows::{encode, open_for_writing};
 use crate::store::{Store, StoreOptions, Tx};
-use bson::doc;
-use redb::TableHandle as _;
-use sha2::{Digest as _, Sha256};
 
 fn store() -> Store {
     let options =

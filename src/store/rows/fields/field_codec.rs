@@ -1,8 +1,9 @@
 //! What the tests of all rows have in common: a table of rows, each with what may be missing in it.
 
+use bson::{Bson, Document};
+
 use crate::store::error::StoreError;
 use crate::store::rows::encoding::encode;
-use bson::{Bson, Document};
 
 /// A row with all of its fields, and how it is read.
 pub(crate) struct Codec {
