@@ -3,6 +3,7 @@
 //! Whoever has a role with `"emergency": true` may read what belongs to one other person, for a while, if they say
 //! why. [`super::access::Acl::may_open`] says who and which kinds.
 
+use bson::Document;
 use percent_encoding::percent_decode_str;
 
 use super::audit::TEXT_CHARS_MAX;
@@ -23,6 +24,26 @@ const CHARSETS: [&str; 2] = ["UTF-8'", "ISO-8859-1'"];
 pub const UNREVIEWED_EACH_MAX: usize = 32;
 /// The same for all accounts together.
 pub const UNREVIEWED_MAX: usize = 1024;
+
+/// An opening that nobody has reviewed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emergency {
+    /// The number of its entry in the audit trail.
+    pub id: u64,
+    /// Whoever opened it, as the audit trail names them.
+    pub who: String,
+    /// Folded account of the person whose records were opened.
+    pub person: String,
+    /// The fields by which the human being is told apart for whom it was opened; empty if nobody was known.
+    pub identity: Document,
+    pub reason: String,
+    /// Address that the request came from.
+    pub peer: String,
+    /// Milliseconds since 1970 by the clock of the box.
+    pub at_ms: i64,
+    /// The account or the access rules were changed meanwhile, which ended the access at once.
+    pub is_ended: bool,
+}
 
 /// Why somebody needs to see a record, in their own words.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Floor 3. CONTENT: attachments between the node and the centre, after everything else.
 //!
-//! Hides the lane that carries them. What is to travel stands in the store (`store/content.rs`), how far it
+//! Hides the lane that carries them. What is to travel stands in the store (`store/content/attachments.rs`), how far it
 //! got follows from the chunks that are here and there, so a lane may be cut anywhere and the next one goes
 //! on. It may use so many bytes and the rest of the round's time; what it cannot do is never a reason for
 //! the records to be called incomplete.

@@ -1,7 +1,7 @@
 //! Floor 3. Decisions for a record that is gone: it is made again here, as an edit that travels.
 //!
 //! One side had deleted the record, and the other one's body waits in the conflict. Who decides for that body wants the
-//! record back. It comes back under the conditions under which a record comes out of the trash (`store/undelete.rs`), as the
+//! record back. It comes back under the conditions under which a record comes out of the trash (`store/trash/undelete.rs`), as the
 //! conflict shows it. If it cannot be, the decision is refused, and the conflict stays open.
 
 use bson::{Bson, Document};

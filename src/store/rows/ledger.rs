@@ -4,22 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::domain::record::Kind;
-use crate::store::put_right::PAGES;
+use crate::store::error::DamagedRow;
 
+/// What stands for the id where pages of a table are damaged.
+pub(crate) const PAGES: &str = "(pages)";
 /// Most damaged rows that are kept by name; a store with more of them is beyond a list.
 const LEDGER_ROWS_MAX: usize = 1_000;
-
-/// A row whose checksum is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DamagedRow {
-    /// Name of the table.
-    pub table: String,
-    /// Of the record that the row is about, if it is about one.
-    pub kind: Option<Kind>,
-    /// The record's id, or else what stands first in the key.
-    pub id: String,
-}
 
 /// Rows that were found damaged by any read.
 #[derive(Debug, Default)]

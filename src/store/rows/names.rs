@@ -4,6 +4,9 @@ use redb::Key;
 
 use crate::domain::record::Kind;
 
+/// A record's key in the tables: the kind's code and the id.
+pub(crate) type RowKey = (u8, &'static str);
+
 /// What a key says for people.
 pub(crate) trait RowName: Key + 'static {
     /// Code of the record's kind, and its id.
