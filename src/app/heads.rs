@@ -378,6 +378,22 @@ mod tests {
         (client, connected)
     }
 
+    /// HTTP/1 looks for more before the service is called: a whole request must not count until then, because counting takes
+    /// the lock of all connections.
+    #[tokio::test]
+    async fn a_whole_request_never_counts_as_a_part() {
+        let (mut client, connected) = served();
+        let mut answer = [0; 4096];
+        for piece in ["GET / HTTP/1.1\r\nHost: l\r\n\r\n"; 3] {
+            let begun_ms = connected.connection.began_ms();
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            client.write_all(piece.as_bytes()).await.expect("sent");
+            assert!(client.read(&mut answer).await.expect("an answer") > 0);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert_eq!(connected.connection.began_ms(), begun_ms);
+        }
+    }
+
     #[tokio::test]
     async fn a_part_of_a_head_counts_also_behind_a_request() {
         const GET: &str = "GET / HTTP/1.1\r\nHost: l\r\n\r\n";

@@ -80,6 +80,11 @@ impl Connection {
         self.is_beginning.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(in crate::app) fn began_ms(&self) -> u64 {
+        self.began_ms.load(Ordering::Relaxed)
+    }
+
     /// Its request has come as a whole.
     pub(in crate::app) fn is_whole(&self) {
         if self.is_beginning.load(Ordering::Relaxed) && self.is_beginning.swap(false, Ordering::Relaxed) {
