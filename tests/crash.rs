@@ -31,20 +31,22 @@ use support::generator;
 
 /// The names of all steps, from the source, so that a new one is not forgotten here.
 fn all_steps() -> Vec<String> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sync");
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sync")];
     let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(sources).unwrap() {
-        let path = entry.unwrap().path();
-        // Below it are only tests.
-        if path.is_dir() {
-            continue;
-        }
-        let text = std::fs::read_to_string(path).unwrap();
-        for rest in text.split("step(\"").skip(1) {
-            let name = rest.split('"').next().unwrap();
-            // Commands take these, not rounds: `tests/cli/killed.rs` kills them there.
-            if !name.starts_with("conflict.") {
-                names.insert(name.to_owned());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            for rest in text.split("step(\"").skip(1) {
+                let name = rest.split('"').next().unwrap();
+                // Commands take these, not rounds: `tests/cli/killed.rs` kills them there.
+                if !name.starts_with("conflict.") {
+                    names.insert(name.to_owned());
+                }
             }
         }
     }
