@@ -7,8 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::reader::Raw;
 use super::wrapping::hint_of_rows;
 use crate::cli::ndjson::{Place, Text, Wrong, document_of, read_value};
-use crate::domain::content::{Content, has_content, media_type_of};
-use crate::domain::edit::CONTENT_FIELD;
+use crate::domain::content::{CONTENT_FIELD, Content, has_content, media_type_of};
 use crate::domain::exported::{Taken, take, take_list, take_row};
 use crate::domain::record::Kind;
 

@@ -20,7 +20,7 @@
 //! | the account that owns a record | the spellings differ in case only |
 //! | arrays | they are of one length, and mean the same element by element |
 //! | objects | they have the same keys, and mean the same under each |
-//! | anything else | they are the same, see [`super::value`] |
+//! | anything else | they are the same, see [`crate::domain::record::value`] |
 //!
 //! Secrets and ids are never compared by meaning. A missing value, null and an empty text are three values.
 //!
@@ -32,13 +32,14 @@
 use bson::{Bson, Document};
 use chrono::NaiveDateTime;
 
-use super::days::is_day_name;
 use super::diff::is_identity;
-use super::identity::{same_birth_day, same_gender, same_name};
-use super::json::{plain_date, stored_moment, written_date};
-use super::record::{Kind, fold_account};
-use super::schema::{Owner, Schema};
-use super::value::{is_same_set, same};
+use super::genders::same_gender;
+use super::identity::{same_birth_day, same_name};
+use crate::domain::dates::days::is_day_name;
+use crate::domain::dates::{plain_date, stored_moment, written_date};
+use crate::domain::record::schema::{Owner, Schema};
+use crate::domain::record::value::{is_same_set, same};
+use crate::domain::record::{Kind, fold_account};
 
 /// Codes that programs write differently for one meaning: kind, field, synonyms.
 const CODES: [(Kind, &str, &[&str]); 1] = [(Kind::Page, "social_context", &["transport", "transportation"])];

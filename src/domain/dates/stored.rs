@@ -4,7 +4,8 @@
 use bson::Bson;
 use chrono::NaiveDateTime;
 
-use super::dates::{date_of, is_whole, moment_in_digits, utc_of};
+use super::date_of;
+use super::written::{is_whole, moment_in_digits, utc_of};
 
 /// The moment of a BSON date, of MongoDB's `{"$date": ...}`, or of a number that is milliseconds since 1970 and nothing else, by
 /// UTC. Text has [`super::written_date`], which keeps how it is written.

@@ -5,10 +5,11 @@
 
 use bson::{Bson, Document, RawDocument};
 
-use super::edit::CONTENT_FIELD;
-use super::record::Kind;
+use super::Kind;
 use super::schema::Shape;
 
+/// The bytes of a personal document are described by this field, which only their upload changes.
+pub const CONTENT_FIELD: &str = "content";
 /// Size of every chunk but the last, in the store and at the centre.
 pub const CONTENT_CHUNK_BYTES: usize = 64 * 1024;
 /// The name of no bytes at all, which are everywhere.

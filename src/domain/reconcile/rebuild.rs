@@ -11,10 +11,10 @@ use bson::{Bson, Document};
 
 use super::diff::{Change, Path, get, is_addressable, is_divisible, is_identity, set};
 use super::merge::{REUSED_FIELDS_MIN, conflict_path, identity_differences};
-use super::record::Kind;
 use super::same_meaning::same_edit;
-use super::schema::{Owner, Schema};
-use super::value::{is_same_set, same, same_document, same_option};
+use crate::domain::record::Kind;
+use crate::domain::record::schema::{Owner, Schema};
+use crate::domain::record::value::{is_same_set, same, same_document, same_option};
 
 /// A write of the node that landed at the newer centre.
 #[derive(Debug, Clone, PartialEq)]
@@ -278,7 +278,7 @@ fn rebuilt_value(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::merge::merge;
+    use crate::domain::reconcile::merge::merge;
     use bson::{bson, doc};
 
     fn change(path: &[&str], from: Option<Bson>, to: Option<Bson>) -> Change {

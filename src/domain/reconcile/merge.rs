@@ -13,13 +13,13 @@ use std::collections::HashSet;
 
 use bson::{Bson, Document};
 
-use super::active::{ACTIVE, opens};
 use super::diff::{Change, Path, differences, is_divisible, is_identity, may_lead_on};
 use super::identity::value_of;
-use super::record::Kind;
 use super::same_meaning::same_meaning_option;
-use super::schema::Schema;
-use super::value::{is_member, is_same_set, is_small_set, same_document, same_option};
+use crate::domain::record::Kind;
+use crate::domain::record::active::{ACTIVE, opens};
+use crate::domain::record::schema::Schema;
+use crate::domain::record::value::{is_member, is_same_set, is_small_set, same_document, same_option};
 use crate::flaw::{Flaw, planted};
 
 /// What a merge decided.
@@ -288,7 +288,7 @@ pub const IDENTITY_FIELDS: [&str; 4] = ["name", "lastname", "dob", "gender"];
 pub const REUSED_FIELDS_MIN: usize = 2;
 
 /// The identity of a person in one spelling: the same for all records that differ only in their typography, on every
-/// node that folds alike ([`super::folding::FOLDING_VERSION`]).
+/// node that folds alike ([`crate::domain::text::folding::FOLDING_VERSION`]).
 pub fn identity_of(person: &Document) -> Document {
     let known = IDENTITY_FIELDS.into_iter().filter_map(|field| Some((field, value_of(person, field)?)));
     known.map(|(field, value)| (field.to_owned(), Bson::String(value.canonical()))).collect()

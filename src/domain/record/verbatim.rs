@@ -11,7 +11,7 @@ use bson::spec::BinarySubtype;
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
-use super::json::weight;
+use crate::domain::json::weight;
 
 /// Keys of a document that are compared each with each; more are put into a set.
 const PAIRS_KEYS_MAX: usize = 24;

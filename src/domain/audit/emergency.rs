@@ -1,13 +1,13 @@
 //! Floor 0. Emergency access: how far it reaches, and what a reason must be.
 //!
 //! Whoever has a role with `"emergency": true` may read what belongs to one other person, for a while, if they say
-//! why. [`super::access::Acl::may_open`] says who and which kinds.
+//! why. [`crate::domain::access::Acl::may_open`] says who and which kinds.
 
 use percent_encoding::percent_decode_str;
 
-use super::audit::TEXT_CHARS_MAX;
-use super::encoding::decoded;
-use super::visible::{Visible, turns_or_breaks};
+use super::TEXT_CHARS_MAX;
+use crate::domain::text::encoding::decoded;
+use crate::domain::text::visible::{Visible, turns_or_breaks};
 
 /// How long an opening lasts, counted from the request that opened it.
 pub const OPEN_S_MAX: u64 = 15 * 60;

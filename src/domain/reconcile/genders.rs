@@ -1,14 +1,9 @@
-//! Floor 0. What people are told apart by, compared by meaning: names without their typography, births by the day,
-//! genders in the words and letters that are in use.
+//! Floor 0. Genders in the words and letters that are in use.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use bson::{Bson, Document};
-use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
-
-use super::folding::{beginning, fold_name, plain_text, words};
-use super::json::{WrittenDate, plain_date, stored_moment, written_date};
+use crate::domain::text::folding::{fold_name, words};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
 /// one that stands for it; words with blanks between. Case, accents and other typography do not count.
@@ -111,24 +106,8 @@ static GENDER_WORDS: LazyLock<HashMap<String, Option<&str>>> = LazyLock::new(|| 
     unknown.chain(known).collect()
 });
 
-/// Since this year the offsets of all zones are whole or half hours, or one of [`QUARTER_HOUR_MIDNIGHTS`] (Liberia was the
-/// last to change).
-const WHOLE_OFFSETS_YEAR_MIN: i32 = 1972;
-/// Midnights by UTC in zones at an odd quarter of an hour: Nepal (UTC+5:45), Eucla in Australia (+8:45), the Chatham Islands
-/// (+12:45, in summer +13:45).
-const QUARTER_HOUR_MIDNIGHTS: [(u32, u32); 4] = [(18, 15), (15, 15), (11, 15), (10, 15)];
-/// From this hour on by UTC the next day begins somewhere: UTC+14:00.
-const NEXT_DAY_HOUR_MIN: u32 = 10;
-/// Until this second of the day by UTC the day still begins somewhere: UTC-12:00.
-const SAME_DAY_SECOND_MAX: u32 = 12 * 3600;
-
 /// Codes for a gender of which nothing is known, and for one that was asked and not told: those are two answers.
 const UNKNOWN_CODES: [&[&str]; 2] = [&["u", "unk", "unknown"], &["nd", "undisclosed", "non disclosed"]];
-
-/// Whether two texts are one name: they differ in case, accents and other typography at most.
-pub(super) fn same_name(a: &str, b: &str) -> bool {
-    name_of(a) == name_of(b)
-}
 
 /// Whether two texts are one gender in the words and letters that are in use.
 pub(super) fn same_gender(a: &str, b: &str) -> bool {
@@ -147,79 +126,8 @@ pub(super) fn same_gender(a: &str, b: &str) -> bool {
     }
 }
 
-/// Whether two values are a birth on the same day, in the latitude that days have which were stored as moments. What
-/// cannot be read as a day is no birth.
-pub(super) fn same_birth_day(a: &Bson, b: &Bson) -> bool {
-    let read = |value: &Bson| match value {
-        Bson::String(text) => birth_in(text),
-        other => birth_of(other),
-    };
-    match (read(a), read(b)) {
-        (Birth::Unread(_), _) | (_, Birth::Unread(_)) => false,
-        (a, b) => a.agrees(&b),
-    }
-}
-
-/// What is known of somebody in one of the fields of identity; `None` if nothing is.
-pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> {
-    let value = person.get(field)?;
-    let text = match value {
-        Bson::String(text) if !text.trim().is_empty() => text,
-        Bson::String(_) | Bson::Null | Bson::Undefined => return None,
-        Bson::Array(values) if values.is_empty() => return None,
-        Bson::Document(values) if values.is_empty() => return None,
-        // In doubt people are kept apart: other types are compared as they are.
-        other if field == "dob" => return Some(IdentityValue::Birth(birth_of(other), moment_of(other))),
-        Bson::Int32(_) | Bson::Int64(_) if field == "gender" => {
-            return gender_of(&value.to_string()).map(IdentityValue::Text);
-        }
-        other => return Some(IdentityValue::Text(other.to_string())),
-    };
-    // What is kept to tell people apart is no more of it.
-    let text = beginning(text);
-    match field {
-        "dob" => Some(IdentityValue::Birth(birth_in(text), moment_of(value))),
-        "gender" => gender_of(text).map(IdentityValue::Text),
-        _ => Some(IdentityValue::Text(name_of(text))),
-    }
-}
-
-/// A value by which people are compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum IdentityValue {
-    Text(String),
-    /// The day, and the moment that was written for it, by UTC.
-    Birth(Birth, Option<NaiveDateTime>),
-}
-
-impl IdentityValue {
-    /// Whether both can be said of one person.
-    pub(super) fn agrees(&self, other: &IdentityValue) -> bool {
-        match (self, other) {
-            // A date that a program wrote as text without its zone is the same date.
-            (IdentityValue::Birth(a, moment), IdentityValue::Birth(b, other)) => {
-                a.agrees(b) || (moment.is_some() && moment == other)
-            }
-            (a, b) => a == b,
-        }
-    }
-
-    /// The same text for whatever certainly means the same, on every node.
-    pub(super) fn canonical(self) -> String {
-        match self {
-            IdentityValue::Text(text) | IdentityValue::Birth(Birth::Unread(text), _) => text,
-            IdentityValue::Birth(Birth::Day(day), _) => day.to_string(),
-            IdentityValue::Birth(Birth::DayOrNext(day), _) => format!("{day} or the next day"),
-        }
-    }
-}
-
-/// A name, folded; one without letters and digits as it is typed.
-fn name_of(text: &str) -> String {
-    Some(fold_name(text)).filter(|folded| !folded.is_empty()).unwrap_or_else(|| plain_text(text))
-}
-
-fn gender_of(text: &str) -> Option<String> {
+/// The gender that a text means, or the text folded; `None` if it says nothing.
+pub(super) fn gender_of(text: &str) -> Option<String> {
     let folded = fold_name(text);
     // A dash or a question mark.
     if folded.is_empty() {
@@ -243,91 +151,11 @@ fn gender_said_twice(text: &str, folded: &str) -> Option<String> {
     words.all(|word| meaning_of(word) == Some(first)).then(|| first.to_owned())
 }
 
-/// When somebody was born, as far as it is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Birth {
-    /// On this day.
-    Day(NaiveDate),
-    /// On this day or the next one: a moment that is a midnight on both sides of the date line.
-    DayOrNext(NaiveDate),
-    /// In doubt people are kept apart: what cannot be read is compared as it is typed.
-    Unread(String),
-}
-
-/// The moment that a value stands for, by UTC. Small numbers are none: they may be years, ages, days or seconds as well.
-fn moment_of(value: &Bson) -> Option<NaiveDateTime> {
-    match value {
-        Bson::String(text) => written_date(text)?.utc(),
-        other => stored_moment(other),
-    }
-}
-
-/// A stored date.
-fn birth_of(value: &Bson) -> Birth {
-    moment_of(value).map_or_else(|| Birth::Unread(value.to_string()), born_at)
-}
-
-/// The day that is written by a clock of a zone other than UTC: such clocks show the day, whatever the hour. So does
-/// 24:00, the end of a day, in every zone. `None` where UTC was written or meant.
-pub(super) fn written_birth_day(date: WrittenDate) -> Option<NaiveDate> {
-    (date.offset_seconds != 0 || date.is_end_of_day()).then(|| date.written_day())
-}
-
-/// Whether a birth at a moment of UTC may be one of that day.
-pub(super) fn is_born_on(utc: NaiveDateTime, day: NaiveDate) -> bool {
-    born_at(utc).agrees(&Birth::Day(day))
-}
-
-fn birth_in(text: &str) -> Birth {
-    match written_date(text) {
-        // Only what is written in UTC may be the midnight of another zone.
-        Some(date) if date.has_zone && written_birth_day(date).is_none() => born_at(date.local),
-        Some(date) => Birth::Day(date.written_day()),
-        None => Birth::Unread(plain_text(&plain_date(text))),
-    }
-}
-
-impl Birth {
-    fn agrees(&self, other: &Birth) -> bool {
-        match (self, other) {
-            (Birth::DayOrNext(first), Birth::Day(day)) | (Birth::Day(day), Birth::DayOrNext(first)) => {
-                first == day || first.succ_opt() == Some(*day)
-            }
-            (Birth::DayOrNext(a), Birth::DayOrNext(b)) => {
-                a == b || a.succ_opt() == Some(*b) || b.succ_opt() == Some(*a)
-            }
-            (a, b) => a == b,
-        }
-    }
-}
-
-/// The day that a moment of UTC stands for. Programs store a day as its midnight in their own zone: in the east of
-/// Greenwich, from UTC+1 to UTC+14, that is from 10:00 to 23:00 UTC of the day before, in the west, to UTC-12, until
-/// 12:00 UTC of the same day. All other moments are times of their day by UTC.
-fn born_at(utc: NaiveDateTime) -> Birth {
-    let day = utc.date();
-    let (Some(next), true) = (day.succ_opt(), utc.hour() >= NEXT_DAY_HOUR_MIN) else {
-        return Birth::Day(day);
-    };
-    let is_west = utc.num_seconds_from_midnight() <= SAME_DAY_SECOND_MAX;
-    match (is_midnight_somewhere(utc), is_west) {
-        (true, false) => Birth::Day(next),
-        (true, true) => Birth::DayOrNext(day),
-        // Before, clocks had minutes and seconds of their own.
-        (false, _) if utc.year() < WHOLE_OFFSETS_YEAR_MIN && utc.nanosecond() == 0 => Birth::DayOrNext(day),
-        (false, _) => Birth::Day(day),
-    }
-}
-
-/// Whether this is a midnight in a zone of today.
-fn is_midnight_somewhere(utc: NaiveDateTime) -> bool {
-    let is_half_hour = utc.minute().is_multiple_of(30);
-    let is_quarter = QUARTER_HOUR_MIDNIGHTS.contains(&(utc.hour(), utc.minute()));
-    (is_half_hour || is_quarter) && utc.second() == 0 && utc.nanosecond() == 0
-}
-
 #[cfg(test)]
 mod tests {
+    use bson::Bson;
+
+    use super::super::identity::{IdentityValue, value_of};
     use super::*;
 
     #[test]

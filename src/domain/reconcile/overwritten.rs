@@ -9,8 +9,8 @@ use bson::{Bson, Document};
 use super::diff::get;
 use super::merge::{Clash, Side, differing_values};
 use super::same_meaning::same_edit_option;
-use super::schema::Schema;
-use super::value::{same_document, same_option};
+use crate::domain::record::schema::Schema;
+use crate::domain::record::value::{same_document, same_option};
 
 /// The conflicts over edits that led from `base` to `delivered` and that the centre, which holds `remote`, has not any more;
 /// `local` is what the node holds. Absent records are `None`.

@@ -7,7 +7,7 @@
 
 use bson::{Bson, Document};
 
-use super::value::{same, same_option};
+use crate::domain::record::value::{same, same_option};
 
 /// The keys from the top of a document down to one value.
 pub type Path = Vec<String>;

@@ -8,7 +8,7 @@
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Weekday};
 use serde_json::Value;
 
-use crate::domain::folding::plain_text;
+use crate::domain::text::folding::plain_text;
 
 /// The forms that [`parse_date`] and [`date_of`] read, for messages.
 pub const DATE_FORMS: &str = "1985-10-04, 1985-10-04T13:05:00Z (or with +02:00), \

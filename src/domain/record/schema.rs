@@ -3,7 +3,7 @@
 //! Routes, names in `roles.cfg`, validation, central collections, push order and merge rules all read
 //! this table: a new kind of record is one more row.
 
-use super::record::{Kind, fold_account};
+use super::{Kind, fold_account};
 use bson::{Document, RawDocument};
 
 /// Longest identifier accepted from clients for anything but a person.

@@ -3,7 +3,7 @@
 //! A form that takes a date away and sets it again later sends null and then text. BSON knows no null that is a date, so
 //! without this the second would be text for ever. What is remembered is spelled as a document like the record itself,
 //! with a date at each such place and one row for all rows of a list: `{"d": date, "rows": [{"when": date}]}`. The date
-//! says whether days were there ([`crate::domain::days`]).
+//! says whether days were there ([`crate::domain::dates::days`]).
 
 use std::collections::{BTreeMap, HashMap};
 
