@@ -2,7 +2,7 @@
 
 use super::tests::{attempt, enter, guess, secs};
 use super::*;
-use crate::accounts::turns::{FREE_SHARED_MAX, SHARED_WAITS_S};
+use crate::accounts::throttle::turns::{FREE_SHARED_MAX, SHARED_WAITS_S};
 
 #[test]
 fn who_waits_for_a_turn_gets_in_however_many_hammer() {

@@ -8,7 +8,7 @@
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
-use super::PASSWORD_BYTES_MAX;
+use super::rules::PASSWORD_BYTES_MAX;
 use crate::domain::encoding::decoded;
 
 /// The form in which a new password is hashed.
@@ -21,7 +21,7 @@ pub fn canonical(password: &str) -> Zeroizing<String> {
 /// four of others. Depends on nothing but the bytes. Of each form the first 72 bytes: what is longer was hashed by other
 /// software, whose bcrypt cut it there, in the middle of a letter too. None of a password with a NUL, which no bcrypt
 /// hashes as a whole.
-pub(super) fn spellings(sent: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+pub(crate) fn spellings(sent: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut found: Vec<Zeroizing<Vec<u8>>> = Vec::new();
     let mut add = |bytes: &[u8]| {
         let hashed = bytes.get(..PASSWORD_BYTES_MAX).unwrap_or(bytes);

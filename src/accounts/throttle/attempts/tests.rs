@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::accounts::failures::SITE_FAILURES;
-use crate::accounts::guess::Code;
-use crate::accounts::turns::{FREE_SHARED_MAX, FREE_SITE_MAX};
+use crate::accounts::throttle::failures::SITE_FAILURES;
+use crate::accounts::throttle::guess::Code;
+use crate::accounts::throttle::turns::{FREE_SHARED_MAX, FREE_SITE_MAX};
 
 fn code(kind: u8, number: usize) -> Code {
     let mut bytes = [kind; 32];

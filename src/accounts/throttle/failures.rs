@@ -5,12 +5,15 @@
 //! that an account of one's own does not hide guesses at others.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::guess::{Code, Guess};
 use super::recent::Recent;
-use super::throttle::{MEMORY, PAIRS_MAX};
 
+/// Attempts are forgotten when none was made for this long.
+pub(super) const MEMORY: Duration = Duration::from_secs(10 * 60);
+/// Pairs, clients and accounts remembered, of each; the oldest goes first.
+pub(super) const PAIRS_MAX: usize = 65_536;
 /// A client with at most this many failures may belong to people who mistype.
 pub(super) const SLIPS_MAX: usize = 2;
 /// Failures of a site that weigh as much as one of a client: it may have at least as many clients.
@@ -82,8 +85,6 @@ impl Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn guess(account: u8, client: u8) -> Guess {

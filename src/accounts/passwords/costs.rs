@@ -11,7 +11,8 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, doc};
 use sha2::{Digest as _, Sha256};
 
-use super::{Accounts, cost_of};
+use super::rules::cost_of;
+use crate::accounts::Accounts;
 use crate::domain::record::Kind;
 use crate::store::{Store, StoreError, Tx};
 
@@ -22,7 +23,7 @@ const BATCH_PEOPLE_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// The costs that hashes have, and how often.
-pub(super) struct Costs {
+pub(crate) struct Costs {
     /// Of this node's own hashes: what counts in a store without any.
     default: u32,
     learned: RwLock<Learned>,
@@ -35,7 +36,7 @@ struct Learned {
 }
 
 impl Costs {
-    pub(super) fn new(default: u32) -> Costs {
+    pub(crate) fn new(default: u32) -> Costs {
         Costs { default, learned: RwLock::default() }
     }
 
@@ -44,12 +45,12 @@ impl Costs {
     }
 
     #[cfg(test)]
-    pub(super) fn learn(&self, seed: [u8; SEED_BYTES], counts: BTreeMap<u32, u64>) {
+    pub(crate) fn learn(&self, seed: [u8; SEED_BYTES], counts: BTreeMap<u32, u64>) {
         *self.learned() = Learned { seed, counts };
     }
 
     /// The cost of a folded name that has no usable hash.
-    pub(super) fn of_name(&self, account: &str) -> u32 {
+    pub(crate) fn of_name(&self, account: &str) -> u32 {
         let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
         let total: u64 = learned.counts.values().sum();
         let digest = Sha256::new().chain_update(learned.seed).chain_update(account).finalize();

@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::guess::Code;
+use crate::accounts::throttle::Code;
 use crate::domain::address::AddressPrefix;
 
 /// A verification is believed for this long; a changed password ends it at once.
@@ -22,19 +22,19 @@ const KEY_BYTES: usize = 64;
 
 /// Stands for an account name, a password, the hash that it was compared with, and the client that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Credential(Code);
+pub(crate) struct Credential(Code);
 
 impl Credential {
-    pub(super) fn code(self) -> Code {
+    pub(crate) fn code(self) -> Code {
         self.0
     }
 }
 
 /// Makes credentials; every process has a key of its own. Keyed once, because every request needs a code.
-pub(super) struct CredentialKey(Hmac<Sha256>);
+pub(crate) struct CredentialKey(Hmac<Sha256>);
 
 impl CredentialKey {
-    pub(super) fn random() -> Result<CredentialKey, getrandom::Error> {
+    pub(crate) fn random() -> Result<CredentialKey, getrandom::Error> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(&mut *key)?;
         Ok(CredentialKey(<Hmac<Sha256> as KeyInit>::new((&*key).into())))
@@ -42,7 +42,7 @@ impl CredentialKey {
 
     /// The stored hash is part of it, so a verification is worth nothing once the hash has changed. So is the client: what
     /// was verified for one is compared with the guesses of no other, which the throttle would not count.
-    pub(super) fn credential(
+    pub(crate) fn credential(
         &self,
         account: &str,
         password: &[u8],
@@ -53,7 +53,7 @@ impl CredentialKey {
     }
 
     /// A code for these texts that nobody else can make.
-    pub(super) fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.0.clone();
         for part in parts {
             // Lengths keep "ab" + "c" apart from "a" + "bc".
@@ -66,18 +66,18 @@ impl CredentialKey {
 
 /// Verified credentials and when they were verified, by the monotonic clock.
 #[derive(Default)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     entries: HashMap<Credential, Instant>,
     /// In order of time; may still name an entry that was verified again later.
     order: VecDeque<(Credential, Instant)>,
 }
 
 impl Cache {
-    pub(super) fn holds(&self, credential: &Credential, now: Instant) -> bool {
+    pub(crate) fn holds(&self, credential: &Credential, now: Instant) -> bool {
         self.entries.get(credential).is_some_and(|at| !is_over(*at, now))
     }
 
-    pub(super) fn insert(&mut self, credential: Credential, now: Instant) {
+    pub(crate) fn insert(&mut self, credential: Credential, now: Instant) {
         while let Some((oldest, at)) = self.order.front().copied() {
             if self.order.len() < CACHE_ENTRIES_MAX && !is_over(at, now) {
                 break;

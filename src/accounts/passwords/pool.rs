@@ -13,30 +13,30 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::guess::Rank;
+use crate::accounts::throttle::Rank;
 use crate::domain::address::AddressPrefix;
 use crate::domain::fair_queue::{Bounds, FairQueue};
 
 /// Computations that wait for one client, in each rank.
-pub(super) const WAITING_PER_PEER_MAX: usize = 16;
+pub(crate) const WAITING_PER_PEER_MAX: usize = 16;
 /// Of so many computations one is of a later rank than the first that waits.
 const LATER_EACH: u64 = 4;
 /// Computations that wait in each rank, as long as a site has more than one.
-pub(super) const WAITING_TOTAL_MAX: usize = 64;
+pub(crate) const WAITING_TOTAL_MAX: usize = 64;
 /// The longest time that a refused caller is asked to wait.
 const RETRY_AFTER_S_MAX: u64 = 60;
 
 /// The queue has no room for this client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full {
+pub(crate) struct Full {
     /// About when the queue will have moved on.
-    pub(super) retry_after_s: u64,
+    pub(crate) retry_after_s: u64,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A fixed number of threads; dropping it drops what waits and lets the threads end.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: usize,
 }
@@ -95,7 +95,7 @@ struct Shared {
 }
 
 impl Pool {
-    pub(super) fn start(threads: usize) -> io::Result<Pool> {
+    pub(crate) fn start(threads: usize) -> io::Result<Pool> {
         let pool = Pool {
             shared: Arc::new(Shared {
                 queue: Mutex::new(Ranks::new()),
@@ -115,7 +115,7 @@ impl Pool {
 
     /// Queues `job` for the client at `peer`. A job that is not going to be run must tell its caller so when
     /// it is dropped: it is given back, because who submits may hold a lock that it needs for that.
-    pub(super) fn submit(&self, peer: IpAddr, rank: Rank, job: Job) -> (Result<(), Full>, Option<Job>) {
+    pub(crate) fn submit(&self, peer: IpAddr, rank: Rank, job: Job) -> (Result<(), Full>, Option<Job>) {
         let mut queue = self.shared.lock();
         let pushed = queue.push(AddressPrefix::of(peer), rank, job);
         let waiting = queue.waiting_before(rank) as u64;

@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::throttle::KNOWN_MAX;
-use super::{Accounts, AddressPrefix, fold_account};
+use super::attempts::KNOWN_MAX;
+use crate::accounts::Accounts;
 use crate::domain::access::Actor;
+use crate::domain::address::AddressPrefix;
 use crate::domain::audit::{Entry, Outcome};
+use crate::domain::record::fold_account;
 use crate::store::{AuditPage, AuditQuery, Store, StoreError};
 
 /// Entries of the trail that a start waits for, the latest ones.
@@ -91,9 +93,10 @@ fn login_of(entry: &Entry) -> Option<(String, AddressPrefix)> {
 mod tests {
     use std::net::IpAddr;
 
+    use super::super::guess::Rank;
     use super::*;
-    use crate::accounts::guess::Rank;
-    use crate::accounts::{AccountsSettings, BCRYPT_COST_MIN};
+    use crate::accounts::AccountsSettings;
+    use crate::accounts::passwords::BCRYPT_COST_MIN;
     use crate::domain::audit::{Event, What};
     use crate::store::{StoreOptions, Tx};
 

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::failures::{Failures, SLIPS_MAX};
+use super::failures::{Failures, MEMORY, PAIRS_MAX, SLIPS_MAX};
 use super::guess::{Code, Guess, Rank};
 use super::recent::Recent;
 use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
@@ -16,12 +16,8 @@ use super::turns::{OfSite, Shared, Standing, Step, Taken, wait};
 
 /// Attempts of one pair that cost no more than their computation.
 const FREE_ATTEMPTS_MAX: usize = 5;
-/// Attempts are forgotten when none was made for this long.
-pub(super) const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// How long the next attempt of a pair has to wait after each one beyond the free ones; the last holds from then on.
 const WAITS_S: [u64; 7] = [1, 3, 5, 10, 20, 40, 60];
-/// Pairs, clients and accounts remembered, of each; the oldest goes first.
-pub(super) const PAIRS_MAX: usize = 65_536;
 /// Pairs remembered that have succeeded, and for how long; the oldest goes first.
 pub(super) const KNOWN_MAX: usize = 4096;
 const KNOWN_MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -30,7 +26,7 @@ const KNOWN_MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const NOTED_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Unsuccessful attempts of late.
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     pairs: Recent<Tries>,
     clients: Recent<Shared>,
     sites: Recent<OfSite>,
@@ -64,7 +60,7 @@ struct Waiting {
 
 /// An attempt that was counted, to say what has become of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     guess: Guess,
     at: Instant,
     /// When the pair had made its last one.
@@ -106,7 +102,7 @@ impl Tries {
 impl Throttle {
     /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then. While a pair has to
     /// wait for its own sake, all its credentials are told the same: else the answer would say which has come before.
-    pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
+    pub(crate) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
         let (mut failed, mut told, mut is_turn, mut has_missed_turn) = (0, None, true, false);
         if let Some(tries) = self.pairs.get(&guess.pair, now) {
             failed = tries.count;
@@ -157,7 +153,7 @@ impl Throttle {
     }
 
     /// Counts an attempt.
-    pub(super) fn count(&mut self, guess: &Guess, now: Instant) -> Counted {
+    pub(crate) fn count(&mut self, guess: &Guess, now: Instant) -> Counted {
         let waiting = self.waiting.entries.remove(&guess.pair).map(|(waiting, _)| waiting);
         let tries = self.pairs.touch(guess.pair, now);
         let before = tries.last.replace(now);
@@ -182,7 +178,7 @@ impl Throttle {
 
     /// The password was right. Only its own attempt is taken back from what others share: who has an account of their
     /// own could otherwise begin anew with each login to it.
-    pub(super) fn succeeded(&mut self, counted: &Counted, now: Instant) {
+    pub(crate) fn succeeded(&mut self, counted: &Counted, now: Instant) {
         let Counted { guess, client, site, .. } = counted;
         self.pairs.entries.remove(&guess.pair);
         if client.is_some() {
@@ -197,7 +193,7 @@ impl Throttle {
     }
 
     /// The password was wrong.
-    pub(super) fn failed(&mut self, counted: &Counted, now: Instant) {
+    pub(crate) fn failed(&mut self, counted: &Counted, now: Instant) {
         self.failures.add(&counted.guess, now);
     }
 
@@ -209,17 +205,17 @@ impl Throttle {
 
     /// Whether an entry of the audit trail about requests that show nothing ([`Throttle::note_login`]) says already that the
     /// pair has logged in. Other entries about it are not looked at.
-    pub(super) fn is_login_noted(&mut self, pair: Code, now: Instant) -> bool {
+    pub(crate) fn is_login_noted(&mut self, pair: Code, now: Instant) -> bool {
         self.noted.get(&pair, now).is_some()
     }
 
     /// There is such an entry now.
-    pub(super) fn note_login(&mut self, pair: Code, now: Instant) {
+    pub(crate) fn note_login(&mut self, pair: Code, now: Instant) {
         self.noted.touch(pair, now);
     }
 
     /// Where an attempt stands in the queue before it is counted.
-    pub(super) fn rank(&mut self, guess: &Guess, now: Instant) -> Rank {
+    pub(crate) fn rank(&mut self, guess: &Guess, now: Instant) -> Rank {
         if self.known.holds(&guess.pair) {
             return Rank::Known;
         }
@@ -232,7 +228,7 @@ impl Throttle {
     }
 
     /// The attempt has come to no outcome: the password was not looked at.
-    pub(super) fn take_back(&mut self, counted: &Counted) {
+    pub(crate) fn take_back(&mut self, counted: &Counted) {
         let Counted { guess, at, before, turn, visits, waiting, client, site, account } = counted;
         if let Some(waiting) = waiting.filter(|_| !self.waiting.holds(&guess.pair)) {
             *self.waiting.touch(guess.pair, *at) = waiting;
