@@ -9,9 +9,9 @@ use bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::{Client, Database};
 
-use super::error;
 use super::probe::{LOGIN, Primary};
 use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
+use crate::central::mongo::error;
 use crate::central::survey::{Stage, Trouble};
 use crate::central::{
     CONFLICTS_COLLECTION, Cause, CentralError, CentreAddress, NOBODY, NODES_COLLECTION, TRASH_COLLECTION,
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_the_role_of_the_manual_gives_is_what_a_node_needs() {
-        let manual = include_str!("../../../docs/SYNC.md");
+        let manual = include_str!("../../../../docs/SYNC.md");
         let role = manual.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let role: serde_json::Value = serde_json::from_str(role).unwrap();
         let role: Document = bson::serialize_to_document(&role).unwrap();

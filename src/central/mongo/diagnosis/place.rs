@@ -1,7 +1,7 @@
 //! Floor 2. Where in a conversation something failed: the command, its collection, the member, and what mends it.
 
 use super::probe::LOGIN;
-use super::{MongoCentral, error};
+use crate::central::mongo::{MongoCentral, error};
 use crate::central::survey::{Stage, Trouble};
 use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE, Write, Written};
 
@@ -113,7 +113,7 @@ fn remedy_of(code: Option<i32>) -> &'static str {
 }
 
 /// What a command was about, where it failed.
-pub(super) fn trouble(
+pub(in crate::central::mongo) fn trouble(
     stage: Stage,
     member: Option<String>,
     command: &str,
@@ -130,7 +130,7 @@ pub(super) fn trouble(
 }
 
 impl MongoCentral {
-    pub(super) fn reading<T>(
+    pub(in crate::central::mongo) fn reading<T>(
         &self,
         command: &str,
         what: &str,
@@ -139,7 +139,7 @@ impl MongoCentral {
         self.placed(Stage::Reading, command, what, answer)
     }
 
-    pub(super) fn writing<T>(
+    pub(in crate::central::mongo) fn writing<T>(
         &self,
         command: &str,
         what: &str,
@@ -149,7 +149,7 @@ impl MongoCentral {
     }
 
     /// Keeps the first error about a single record, for what the round says.
-    pub(super) fn note_faults(&mut self, batch: &[Write], answers: &[Written]) {
+    pub(in crate::central::mongo) fn note_faults(&mut self, batch: &[Write], answers: &[Written]) {
         let of_answer = |(write, answer): (&Write, &Written)| match answer {
             Written::Refused { code, .. } | Written::Faulty { code } => Some((write.key().kind, *code)),
             _ => None,
@@ -167,7 +167,7 @@ impl MongoCentral {
     }
 
     /// Keeps that writes of this batch were not confirmed, for what the round says.
-    pub(super) fn note_unconfirmed(&mut self, batch: &[Write], code: i32) {
+    pub(in crate::central::mongo) fn note_unconfirmed(&mut self, batch: &[Write], code: i32) {
         let Some(kind) = batch.first().map(|write| write.key().kind).filter(|_| self.fault.is_none()) else {
             return;
         };

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use bson::{Document, doc};
 use mongodb::Database;
 
-use super::counters::Counters;
-use super::probe::{self, Primary, Way};
-use super::{MongoHub, probe::LOGIN, rights};
+use super::probe::{self, LOGIN, Primary, Way};
+use super::rights;
 use crate::central::NODES_COLLECTION;
+use crate::central::mongo::counters::Counters;
+use crate::central::mongo::{MongoHub, number};
 use crate::central::survey::{Advice, Diagnosis, Namesake, Stage, Survey, Trouble};
 
 /// Longest that a failed round looks for the cause.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(30);
 /// Longest that `doctor` and `setup` look at the centre, all in all: what was found by then is told.
-pub(super) const SURVEY_LIMIT: Duration = Duration::from_secs(90);
+pub(in crate::central::mongo) const SURVEY_LIMIT: Duration = Duration::from_secs(90);
 /// How long ago another node may have been at the centre and still count as being there.
 pub(super) const NAMESAKE_DAYS: i64 = 7;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -31,7 +32,7 @@ const SEEN_LONG: Duration = Duration::from_secs(3);
 impl MongoHub {
     /// What keeps the driver from finding a server. It would try all of them for as long as it may, and then know only that
     /// there was none. An election is waited for.
-    pub(super) async fn obstacle_of(&self, opened: Option<Arc<Counters>>) -> Trouble {
+    pub(in crate::central::mongo) async fn obstacle_of(&self, opened: Option<Arc<Counters>>) -> Trouble {
         let looking = async {
             let mut before = None;
             loop {
@@ -61,7 +62,7 @@ impl MongoHub {
     }
 
     /// Why the centre cannot be reached, or that it can.
-    pub(super) async fn cause(&self) -> Diagnosis {
+    pub(in crate::central::mongo) async fn cause(&self) -> Diagnosis {
         let looking = async {
             let way = probe::way(&self.address).await;
             let entered = match way.primary {
@@ -234,7 +235,7 @@ fn history_in(replies: &[Document]) -> History {
     let read = || {
         let [first, last, stats] = replies else { return None };
         let hours = rights::hours_between(rights::first_of(first)?, rights::first_of(last)?)?;
-        Some((hours, super::number(stats, "size")?, super::number(stats, "maxSize")?))
+        Some((hours, number(stats, "size")?, number(stats, "maxSize")?))
     };
     let Some((hours, used, most)) = read() else {
         return History::Unseen;
@@ -255,7 +256,7 @@ fn history_in(replies: &[Document]) -> History {
 }
 
 /// Finds other rows under a name.
-pub(super) fn namesakes_command(name: &str, own: Option<&str>) -> Document {
+pub(in crate::central::mongo) fn namesakes_command(name: &str, own: Option<&str>) -> Document {
     let mut filter = doc! {"name": name, "status": {"$ne": "revoked"}};
     if let Some(own) = own {
         filter.insert("_id", doc! {"$ne": own});
@@ -264,7 +265,7 @@ pub(super) fn namesakes_command(name: &str, own: Option<&str>) -> Document {
 }
 
 /// Those of the rows found that still run rounds.
-pub(super) fn namesakes(reply: &Document, now_ms: i64) -> Vec<Namesake> {
+pub(in crate::central::mongo) fn namesakes(reply: &Document, now_ms: i64) -> Vec<Namesake> {
     let rows = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let rows = rows.map_or(&[][..], |rows| rows).iter().filter_map(|row| row.as_document());
     let found = rows.filter_map(|row| {

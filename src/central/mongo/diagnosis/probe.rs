@@ -18,8 +18,9 @@ use tokio_rustls::TlsConnector;
 
 use super::hello::{self, Hello};
 use super::listener::{self, Protocol};
+use super::tls;
 use super::topology::{self, Asked};
-use super::{CONNECT_SECONDS_MAX, error, tls};
+use crate::central::mongo::{CONNECT_SECONDS_MAX, error};
 use crate::central::survey::{Member, Stage, Trouble};
 use crate::central::{CentralError, CentreAddress};
 
