@@ -10,10 +10,10 @@ use axum::http::{Method, StatusCode};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::control::{Client, OF_QUESTIONS, segment};
-use super::reconcile::{field_name, record_name, subject_name};
-use super::show::{cell, plain, table};
-use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
+use super::conflict_text::{field_name, record_name, subject_name};
+use crate::cli::control::{Client, OF_QUESTIONS, segment};
+use crate::cli::terminal::show::{cell, plain, table};
+use crate::cli::terminal::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
 use crate::http::conflict_trials::TRIALS_MAX;
 
 /// Conflicts on a page.
@@ -25,7 +25,7 @@ const NAMED_MAX: usize = 20;
 pub(super) struct BulkArgs {
     /// Decide all open conflicts over values, or those that the next options choose.
     #[arg(long)]
-    pub(super) all: bool,
+    pub(crate) all: bool,
     /// Only conflicts over records of this collection.
     #[arg(long, value_name = "COLLECTION", requires = "all", conflicts_with = "id", value_parser = collection_names())]
     collection: Option<String>,

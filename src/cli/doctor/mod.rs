@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use super::Done;
+use super::admin::users::add_how_they_came;
 use super::control::{Client, Missing};
-use super::show::cell;
-use super::users::add_how_they_came;
+use super::terminal::Done;
+use super::terminal::show::cell;
 use crate::app;
 use crate::config::{Config, DEFAULT_FILE, Loaded};
 use crate::domain::access::ROOT;

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::backup::numbers;
 use super::clear_copies::{self, ClearCopiesArgs, OLD_BYTES, clear_files, clear_words};
-use super::control::{Client, ControlError, Missing};
-use super::show::{cell, plain, table};
-use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{store_file, store_options};
+use crate::cli::control::{Client, ControlError, Missing};
+use crate::cli::terminal::show::{cell, plain, table};
+use crate::cli::terminal::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::config::{Config, read_key};
 use crate::domain::record::Kind;
 use crate::files::create_private;
@@ -23,7 +23,7 @@ use crate::store::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum DbCommand {
+pub(crate) enum DbCommand {
     /// Go through the whole file: is it whole, and do its tables agree with each other.
     Check {
         /// Print JSON.
@@ -58,7 +58,7 @@ pub(super) enum DbCommand {
     Rekey { new_key_file: PathBuf },
 }
 
-pub(super) async fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
+pub(crate) async fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
     if let DbCommand::SetAside { encoded, table, names } = command {
         let names = if *encoded { decoded(names)? } else { names.clone() };
         return set_aside(config, table.as_deref(), &names).await;

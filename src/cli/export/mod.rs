@@ -2,11 +2,16 @@
 //! and the bodies of deleted records, which it does not.
 //!
 //! Canonical extended JSON keeps every type of BSON; each line is read back before it counts as written.
+//!
+//! - `attachments`: the bytes of documents
+//! - `kept`: conflicts, and the bodies of deleted records
+
+mod attachments;
+mod kept;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -14,29 +19,29 @@ use bson::{Bson, Document};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::closed_accounts::{self, CLOSED_ACCOUNTS, closed_file};
+use super::archive::closed_list::{self, CLOSED_ACCOUNTS, closed_file};
+use super::archive::ndjson::{Place, Text};
+use super::archive::{CONTENT_DIRECTORY, KEPT, create, kept_file, make_directory};
 use super::control::{ControlError, Missing, open};
-use super::export_content::{Attachment, Chunks};
-use super::export_kept::{KEPT, kept_file, write_kept};
-use super::import::{CONTENT_DIRECTORY, read_exported};
-use super::ndjson::{Place, Text};
-use super::show::{plain, table};
-use super::{Done, EXIT_FAILED};
+use super::import::read_exported;
+use super::terminal::show::{plain, table};
+use super::terminal::{Done, EXIT_FAILED};
 use crate::app::{AppError, store_file};
 use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::content::{Content, has_content};
 use crate::domain::record::Kind;
-use crate::files::{create_private, sync_directory};
+use crate::files::sync_directory;
 use crate::store::{
     DamagedRow, Left, Part, Snapshot, Store, StoreError, StoredRecord, read_what_is_left, unless_damaged,
 };
+use attachments::{Attachment, Chunks};
+use kept::write_kept;
 
 /// Records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1 << 20;
-const DIRECTORY_MODE: u32 = 0o700;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -97,7 +102,7 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
             make_directory(&directory.join(CONTENT_DIRECTORY))?;
         }
     }
-    closed_accounts::write(directory, &export.closed)
+    closed_list::write(directory, &export.closed)
         .with_context(|| format!("the export in {} is not complete", directory.display()))?;
     if !export.closed.is_empty() {
         let (file, records) = (closed_file(), export.closed.len() as u64);
@@ -206,15 +211,6 @@ async fn audit(store: &Store) -> Result<(), StoreError> {
             tx.audit(Event::new(What::Export, &operator).of_everybody())
         })
         .await
-}
-
-pub(super) fn make_directory(directory: &Path) -> anyhow::Result<()> {
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            anyhow::bail!("{} exists already: name a new directory", directory.display())
-        }
-        made => made.with_context(|| directory.display().to_string()),
-    }
 }
 
 struct Export<'a> {
@@ -336,10 +332,6 @@ impl Export<'_> {
         }
         Ok(())
     }
-}
-
-pub(super) fn create(path: &Path) -> anyhow::Result<File> {
-    create_private(path).with_context(|| path.display().to_string())
 }
 
 fn as_json(written: &[Exported], contents: u64) -> Value {

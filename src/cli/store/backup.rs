@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::control::{Client, Missing};
-use super::show::{cell, facts, plain, table};
-use super::{Done, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure};
 use crate::backup::{self, BackupError, Checked, Keys, Listed};
+use crate::cli::control::{Client, Missing};
+use crate::cli::terminal::show::{cell, facts, plain, table};
+use crate::cli::terminal::{Done, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure};
 use crate::config::Config;
 use crate::store::{Manifest, Summary};
 use crate::sync::time_text;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum BackupCommand {
+pub(crate) enum BackupCommand {
     /// Make a backup now; a running node makes it itself and goes on serving.
     Create {
         /// Print the API's JSON.
@@ -36,14 +36,14 @@ pub(super) enum BackupCommand {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     file: PathBuf,
     /// File with the secret key.
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 }
 
-pub(super) async fn run(config: Config, command: BackupCommand) -> anyhow::Result<Done> {
+pub(crate) async fn run(config: Config, command: BackupCommand) -> anyhow::Result<Done> {
     match command {
         BackupCommand::Create { json } => create(&config, json).await,
         BackupCommand::List { json } => list(&config, json),
@@ -153,7 +153,7 @@ pub(super) fn content_text(manifest: &Manifest) -> String {
 }
 
 /// Whose backup it is, and of when.
-pub(super) fn about(manifest: &Manifest) -> String {
+pub(crate) fn about(manifest: &Manifest) -> String {
     let about = &manifest.about;
     plain(&format!(
         "made at {} on {:?} by thalamus-edge {}, when the audit trail ended in {}",
@@ -165,7 +165,7 @@ pub(super) fn about(manifest: &Manifest) -> String {
 }
 
 /// What a store holds, by name.
-pub(super) fn numbers(summary: &Summary) -> Vec<(String, String)> {
+pub(crate) fn numbers(summary: &Summary) -> Vec<(String, String)> {
     let mut numbers: Vec<_> =
         summary.records.iter().map(|(kind, count)| (kind.clone(), count.to_string())).collect();
     let technicians = match summary.local_accounts.len() {
@@ -179,12 +179,12 @@ pub(super) fn numbers(summary: &Summary) -> Vec<(String, String)> {
     numbers.into_iter().map(|(name, count)| (plain(&name), plain(&count))).collect()
 }
 
-pub(super) fn keys(path: Option<&Path>) -> Result<Option<Keys>, Failure> {
+pub(crate) fn keys(path: Option<&Path>) -> Result<Option<Keys>, Failure> {
     path.map(Keys::read).transpose().map_err(failure)
 }
 
 /// With the exit code that belongs to it.
-pub(super) fn failure(error: BackupError) -> Failure {
+pub(crate) fn failure(error: BackupError) -> Failure {
     let code = match error {
         BackupError::Running(_) => EXIT_REFUSED,
         BackupError::KeyNeeded(_) | BackupError::NotVerified { .. } | BackupError::NoKeys(_) => EXIT_USAGE,

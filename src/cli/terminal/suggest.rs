@@ -9,7 +9,7 @@ use clap::{Command, Error};
 const SLIPS_MAX: usize = 2;
 
 /// Parses arguments, the first of which is the program.
-pub(super) fn parse<T: clap::Parser>(arguments: &[std::ffi::OsString]) -> Result<T, Error> {
+pub(crate) fn parse<T: clap::Parser>(arguments: &[std::ffi::OsString]) -> Result<T, Error> {
     T::try_parse_from(arguments).map_err(|error| with_suggestion(error, &T::command(), arguments))
 }
 

@@ -15,7 +15,7 @@ use crate::domain::json::{JsonError, bson_of_extended, parse, parse_shell};
 use crate::domain::record::Kind;
 
 /// Longest document as text: canonical extended JSON takes up to five times the bytes of BSON.
-pub(super) const TEXT_BYTES_MAX: usize = 96 << 20;
+pub(crate) const TEXT_BYTES_MAX: usize = 96 << 20;
 /// MongoDB takes no larger document.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Longest id, so that the store's indexes and MongoDB's can hold it.
@@ -86,13 +86,13 @@ impl<R: BufRead> Documents<R> {
     }
 
     /// The documents of a part of a file that begins at `place`.
-    pub(super) fn starting_at(input: R, place: Place) -> Documents<R> {
+    pub(crate) fn starting_at(input: R, place: Place) -> Documents<R> {
         Documents { place, form: Form::Lines, ..Documents::new(input) }
     }
 
     /// The documents of an array that is a member of an object, as in `{"rows": [...]}`. `before` bytes stand before it, and
     /// `depth` objects are open there.
-    pub(super) fn of_member(input: R, place: Place, before: usize, depth: usize) -> io::Result<Documents<R>> {
+    pub(crate) fn of_member(input: R, place: Place, before: usize, depth: usize) -> io::Result<Documents<R>> {
         let mut documents = Documents::starting_at(input, place);
         for _ in 0..before {
             documents.peek()?;
@@ -228,7 +228,7 @@ impl<R: BufRead> Documents<R> {
 
     /// What stands behind the array that is a member of an object, to the end of that object; of `before` and `depth` see
     /// [`Documents::of_member`]. `None` if it does not end, or is too long.
-    pub(super) fn rest_of_member(input: R, before: usize, depth: usize) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn rest_of_member(input: R, before: usize, depth: usize) -> io::Result<Option<Vec<u8>>> {
         let mut documents = Documents::of_member(input, Place { line: 1, column: 1 }, before, depth)?;
         // The array itself may be longer than a document.
         let _ = documents.read_object(false, 0)?;
@@ -379,7 +379,7 @@ enum Within {
 
 /// Whether the end of an object, without its opening brace, has neither records nor lists but empty ones. `depth`: how many objects end
 /// there, each within the next.
-pub(super) fn is_without_records(rest: &[u8], depth: usize) -> bool {
+pub(crate) fn is_without_records(rest: &[u8], depth: usize) -> bool {
     let mut text = b"{\"\":".repeat(depth.saturating_sub(1));
     text.push(b'{');
     let start = rest.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(rest.len());
@@ -389,7 +389,7 @@ pub(super) fn is_without_records(rest: &[u8], depth: usize) -> bool {
 }
 
 /// Whether a value is no record, and has neither records nor lists in it but empty ones, as `"errors": []`.
-pub(super) fn is_plain_value(value: &Value) -> bool {
+pub(crate) fn is_plain_value(value: &Value) -> bool {
     match value {
         Value::Object(fields) => {
             fields.iter().all(|(name, value)| name != "_id" && name != "id" && is_plain_value(value))
@@ -399,12 +399,12 @@ pub(super) fn is_plain_value(value: &Value) -> bool {
     }
 }
 
-pub(super) fn too_long(place: Place) -> Wrong {
+pub(crate) fn too_long(place: Place) -> Wrong {
     Wrong { place, message: format!("the document is longer than {} MiB", TEXT_BYTES_MAX >> 20) }
 }
 
 /// The value that a text of JSON, or of the syntax of MongoDB's shell, stands for.
-pub(super) fn read_value(text: &Text) -> Result<Value, Wrong> {
+pub(crate) fn read_value(text: &Text) -> Result<Value, Wrong> {
     let trimmed = text.bytes.trim_ascii_end();
     // Where documents follow each other as in an array.
     let bytes = trimmed.strip_suffix(b",").unwrap_or(&text.bytes);
@@ -444,7 +444,7 @@ pub fn read_document(kind: Kind, text: &Text) -> Result<Document, Wrong> {
 ///
 /// Values keep the types that they have there, and fields their order. A document that has `id` instead
 /// of `_id` gets that name.
-pub(super) fn document_of(kind: Kind, fields: Map<String, Value>) -> Result<Document, String> {
+pub(crate) fn document_of(kind: Kind, fields: Map<String, Value>) -> Result<Document, String> {
     let is_renamed = !fields.contains_key("_id");
     let mut document = Document::new();
     for (key, value) in fields {

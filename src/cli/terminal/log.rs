@@ -11,7 +11,7 @@ use super::show::plain;
 use crate::config::is_log_json;
 
 /// Logs to standard error: for people, or as JSON, one object a line.
-pub(super) fn start_log(level: &str) {
+pub(crate) fn start_log(level: &str) {
     // Libraries are heard from a warning on, but for those that read what strangers send: they warn about each odd frame,
     // so that one connection fills a disk. rustls warns about every client that names the node by its address, as well;
     // that is normal in a clinic.

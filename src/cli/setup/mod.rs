@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use toml::Value as Setting;
 use zeroize::Zeroizing;
 
+use super::admin::users::{password_line, shown_link};
 use super::control::{Client, ControlError, Missing, segment};
 use super::doctor::centre;
-use super::show::{cell, plain};
-use super::users::{password_line, shown_link};
-use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
+use super::terminal::show::{cell, plain};
+use super::terminal::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::accounts::Accounts;
 use crate::app::now_ms;
 use crate::config::edit::ConfigText;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::export::{create, make_directory};
+use crate::cli::archive::{create, make_directory};
 use crate::store::LeftChunk;
 
 /// An attachment that is being written.

@@ -4,13 +4,13 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::control::{Client, Missing};
-use super::show::{cell, facts, plain, table};
-use super::{Done, collection_names, row_number};
+use crate::cli::control::{Client, Missing};
+use crate::cli::terminal::show::{cell, facts, plain, table};
+use crate::cli::terminal::{Done, collection_names, row_number};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum TrashCommand {
+pub(crate) enum TrashCommand {
     /// List deleted records, the last one first.
     List(ListArgs),
     /// Show one deleted record: whose it was, who deleted it, when, and whether the centre knows.
@@ -34,7 +34,7 @@ pub(super) enum TrashCommand {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(crate) struct ListArgs {
     /// Only records of this collection, as `people` or `pols`.
     #[arg(long, value_parser = collection_names())]
     collection: Option<String>,
@@ -49,7 +49,7 @@ pub(super) struct ListArgs {
     json: bool,
 }
 
-pub(super) async fn run(config: &Config, command: TrashCommand) -> anyhow::Result<Done> {
+pub(crate) async fn run(config: &Config, command: TrashCommand) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     match command {
         TrashCommand::List(args) => list(&client, &args).await,

@@ -9,9 +9,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::control::{Client, Missing, segment};
-use super::show::{cell, plain, table};
-use super::{Done, EXIT_FAILED, Failure};
+use crate::cli::control::{Client, Missing, segment};
+use crate::cli::terminal::show::{cell, plain, table};
+use crate::cli::terminal::{Done, EXIT_FAILED, Failure};
 use crate::config::{Config, PORT_UNKNOWN};
 use crate::domain::access::{Acl, ROOT, local_name};
 use crate::domain::encoding::utf8;
@@ -20,7 +20,7 @@ use crate::domain::encoding::utf8;
 const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum UserCommand {
+pub(crate) enum UserCommand {
     /// Make an account, or give a person who has one these roles on this node; their record is not changed.
     Add(AddArgs),
     /// Set a password.
@@ -46,7 +46,7 @@ pub(super) enum UserCommand {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct EnableArgs {
+pub(crate) struct EnableArgs {
     /// Federation account, or NAME@local.
     #[arg(required_unless_present = "all_inactive", conflicts_with = "all_inactive")]
     id: Option<String>,
@@ -63,7 +63,7 @@ pub(super) struct EnableArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct AddArgs {
+pub(crate) struct AddArgs {
     /// Federation account, or the name of a technician.
     id: String,
     /// Roles on this node, all that the account is to have beside those of the person's record.
@@ -81,7 +81,7 @@ pub(super) struct AddArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct PasswdArgs {
+pub(crate) struct PasswdArgs {
     /// Federation account, or NAME@local.
     id: String,
     /// Read the password from standard input, one line, instead of asking.
@@ -95,7 +95,7 @@ fn moment(text: &str) -> Result<String, String> {
     read.map(|_| text.to_owned()).map_err(|_| "must be a moment such as 2026-11-29T00:00:00Z".to_owned())
 }
 
-pub(super) async fn run(config: Config, command: UserCommand) -> anyhow::Result<Done> {
+pub(crate) async fn run(config: Config, command: UserCommand) -> anyhow::Result<Done> {
     match command {
         UserCommand::Add(args) => add(&config, args).await,
         UserCommand::Passwd(args) => passwd(&config, args).await,
@@ -186,7 +186,7 @@ fn closed_note(active: &Value, id: &str) -> String {
 }
 
 /// A link below the address at which clients find the node.
-pub(super) fn shown_link(base_url: &str, link: &Value) -> String {
+pub(crate) fn shown_link(base_url: &str, link: &Value) -> String {
     let (path, until) = (cell(&link["path"]), cell(&link["expires_at"]));
     let mut text = format!("{base_url}{path}\nsets the password, once, until {until}");
     if base_url.ends_with(&format!(":{PORT_UNKNOWN}")) {
@@ -312,7 +312,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
 }
 
 /// Adds `became_inactive` and `came_from` to people who are closed by their record and were not closed here.
-pub(super) async fn add_how_they_came(client: &Client, users: &mut Value) -> anyhow::Result<()> {
+pub(crate) async fn add_how_they_came(client: &Client, users: &mut Value) -> anyhow::Result<()> {
     let users = users.as_array_mut().map_or(&mut [][..], |users| users);
     if !users.iter().any(|user| user["closed_here"] == false) {
         return Ok(());
@@ -374,7 +374,7 @@ fn row(user: &Value) -> [String; 4] {
 }
 
 /// One line of standard input without its end.
-pub(super) fn password_line() -> anyhow::Result<Zeroizing<String>> {
+pub(crate) fn password_line() -> anyhow::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(Vec::new());
     let read = io::stdin().lock().take(PASSWORD_LINE_BYTES_MAX).read_until(b'\n', &mut line);
     read.map_err(|error| Failure { code: EXIT_FAILED, message: format!("standard input: {error}") })?;

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::show::plain;
-use super::{Done, EXIT_FAILED};
 use crate::app::store_file;
 use crate::backup;
+use crate::cli::terminal::show::plain;
+use crate::cli::terminal::{Done, EXIT_FAILED};
 use crate::config::Config;
 use crate::store::{ClearFiles, files_in_the_clear};
 
@@ -20,7 +20,7 @@ pub(super) const OLD_BYTES: &str = "What a file held before may still lie in fre
 const NAMES_MAX: usize = 100;
 
 #[derive(Debug, Args)]
-pub(super) struct ClearCopiesArgs {
+pub(crate) struct ClearCopiesArgs {
     /// Remove stores, exports and attachments, and backups of which a newer one is encrypted and whole. A store that a
     /// restore kept may hold edits that were never sent.
     #[arg(long)]
@@ -31,7 +31,7 @@ pub(super) struct ClearCopiesArgs {
 }
 
 /// Files in the data and backup directories that hold records in the clear, or may; the store itself is not meant.
-pub(super) fn clear_files(config: &Config) -> ClearFiles {
+pub(crate) fn clear_files(config: &Config) -> ClearFiles {
     let store = store_file(&config.data_dir);
     let mut harmless = config.named_files();
     harmless.extend([store.canonicalize().unwrap_or_else(|_| store.clone()), store]);
@@ -65,7 +65,7 @@ pub(super) fn clear_words(files: &ClearFiles) -> String {
     words.join("\n\n")
 }
 
-pub(super) fn run(config: &Config, args: &ClearCopiesArgs) -> anyhow::Result<Done> {
+pub(crate) fn run(config: &Config, args: &ClearCopiesArgs) -> anyhow::Result<Done> {
     let mut files = clear_files(config);
     if files.is_empty() {
         return Ok(Done::text("no other file holds records in the clear"));

@@ -7,16 +7,16 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::backup::{about, checksum_text, content_text, failure, keys, numbers};
-use super::show::{plain, table};
-use super::{Done, EXIT_REFUSED, Failure};
 use crate::app::{make_data_dir, store_file, store_options};
 use crate::backup::{self, BackupError, Present, Target};
+use crate::cli::terminal::show::{plain, table};
+use crate::cli::terminal::{Done, EXIT_REFUSED, Failure};
 use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::store::{Manifest, SealError, StoreError};
 
 #[derive(Debug, Args)]
-pub(super) struct RestoreArgs {
+pub(crate) struct RestoreArgs {
     #[arg(value_name = "FILE")]
     backup: PathBuf,
     /// Only check the backup and show what would go back.
@@ -39,7 +39,7 @@ const NO_KEY: &str = "the store that is there is encrypted, and [store] key_file
      clear. Name the file of its key; if that is lost, make another one (thalamus-edge db keygen FILE) and name it; if they are \
      to be readable without a key, move the present store away first";
 
-pub(super) fn run(config: &Config, args: &RestoreArgs) -> anyhow::Result<Done> {
+pub(crate) fn run(config: &Config, args: &RestoreArgs) -> anyhow::Result<Done> {
     let keys = keys(args.identity.as_deref())?;
     let file = store_file(&config.data_dir);
     let key = config.store_key()?;

@@ -3,13 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::control::{Client, Missing};
-use super::show::{cell, table};
-use super::{Done, row_number};
+use crate::cli::control::{Client, Missing};
+use crate::cli::terminal::show::{cell, table};
+use crate::cli::terminal::{Done, row_number};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum EmergencyCommand {
+pub(crate) enum EmergencyCommand {
     /// List the emergencies that nobody has reviewed.
     List {
         /// Print the API's JSON.
@@ -24,7 +24,7 @@ pub(super) enum EmergencyCommand {
     },
 }
 
-pub(super) async fn run(config: &Config, command: EmergencyCommand) -> anyhow::Result<Done> {
+pub(crate) async fn run(config: &Config, command: EmergencyCommand) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     match command {
         EmergencyCommand::List { json } => {

@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::control::{Client, Missing};
-use super::{Done, EXIT_FAILED, Failure};
+use crate::cli::control::{Client, Missing};
+use crate::cli::terminal::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::domain::audit::{AuditError, Entry, Head, Verdict, Verifier};
 use crate::files::{create_private, open_named};
@@ -24,7 +24,7 @@ const CENTRE: &str = "the centre";
 const ARGUMENT: &str = "--expect";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum AuditCommand {
+pub(crate) enum AuditCommand {
     /// Check that no entry was changed, taken out or moved, and that the end is the one that others know.
     Verify {
         /// A head that was kept elsewhere, SEQ:HASH; may be given more than once.
@@ -41,7 +41,7 @@ pub(super) enum AuditCommand {
     },
 }
 
-pub(super) async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<Done> {
+pub(crate) async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<Done> {
     match command {
         AuditCommand::Verify { expect, file: None } => verify_node(config, &expect).await,
         AuditCommand::Verify { expect, file: Some(file) } => verify_file(&file, &expect),

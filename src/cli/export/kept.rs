@@ -10,16 +10,13 @@ use std::path::Path;
 use bson::{Bson, Document, doc};
 use serde_json::Value;
 
-use super::export::create;
-use super::show::plain;
 use crate::central::{CONFLICTS_COLLECTION, TRASH_COLLECTION};
+use crate::cli::archive::{create, kept_file};
+use crate::cli::terminal::show::plain;
 use crate::store::{Conflict, ConflictStatus, Store, stands_name, unless_damaged};
 
 /// Rows of the trash whose numbers are read at once.
 const TRASH_PAGE: usize = 500;
-
-/// The collections that these files are called after, as the centre has them.
-pub(super) const KEPT: [&str; 2] = [CONFLICTS_COLLECTION, TRASH_COLLECTION];
 
 /// What was written beside the records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +46,6 @@ impl Kept {
             )
         })
     }
-}
-
-pub(super) fn kept_file(collection: &str) -> String {
-    format!("{collection}.jsonl")
 }
 
 /// Writes all conflicts and all bodies in the trash, oldest conflict first and newest body first. A file is made only if there

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::domain::folding::is_invisible;
 
 /// The text with control characters, changes of direction, other ends of lines and what nobody would see spelled out.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     // Persian and Indic scripts need the joiners.
     let is_joiner = |c: char| matches!(c, '\u{200C}' | '\u{200D}');
     let is_end_of_line = |c: char| matches!(c, '\u{2028}' | '\u{2029}');
@@ -22,7 +22,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// What to do about a message of the system that something is not permitted, unless it says so itself.
-pub(super) fn denied_advice(message: &str) -> Option<&'static str> {
+pub(crate) fn denied_advice(message: &str) -> Option<&'static str> {
     const ADVICE: &str = "run this as root or as the user that runs the node (sudo -u thalamus-edge ...)";
     let says_so = message.contains("as root") || message.contains("for root");
     let is_denied = message.contains("Permission denied") || message.contains("Operation not permitted");
@@ -30,7 +30,7 @@ pub(super) fn denied_advice(message: &str) -> Option<&'static str> {
 }
 
 /// A JSON value in a cell: text as it is, nothing for null, the rest as JSON.
-pub(super) fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => plain(text).replace('\n', " "),
@@ -53,7 +53,7 @@ fn cut(cell: &str) -> String {
 }
 
 /// Rows under a heading, in columns.
-pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let heading = heading.map(str::to_owned);
     let rows: Vec<[String; N]> = rows.iter().map(|row| std::array::from_fn(|at| cut(&row[at]))).collect();
     let all = || std::iter::once(&heading).chain(&rows);
@@ -67,7 +67,7 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
 }
 
 /// Names and what is known under them, one a line; without a line for what is empty.
-pub(super) fn facts(facts: &[(&str, String)]) -> String {
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let shown: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
     let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let lines = shown.iter().map(|(name, value)| format!("{name:<width$}  {value}"));

@@ -8,23 +8,23 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::export::create;
+use super::create;
 use crate::domain::record::fold_account;
 use crate::files::read_bounded;
 
 /// What the file is called, without its ending.
-pub(super) const CLOSED_ACCOUNTS: &str = "closed_accounts";
+pub(crate) const CLOSED_ACCOUNTS: &str = "closed_accounts";
 
 /// No file of accounts is larger: a million of them have 40 MB.
 const BYTES_MAX: u64 = 64 << 20;
 
 /// Its name.
-pub(super) fn closed_file() -> String {
+pub(crate) fn closed_file() -> String {
     format!("{CLOSED_ACCOUNTS}.jsonl")
 }
 
 /// Writes the accounts, one a line; no file if there are none.
-pub(super) fn write(directory: &Path, ids: &[String]) -> anyhow::Result<()> {
+pub(crate) fn write(directory: &Path, ids: &[String]) -> anyhow::Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub(super) fn write(directory: &Path, ids: &[String]) -> anyhow::Result<()> {
 }
 
 /// Reads the accounts, folded.
-pub(super) fn read(path: &Path) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<BTreeSet<String>> {
     let read = read_bounded(path, BYTES_MAX).and_then(|bytes| {
         String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     });
