@@ -58,7 +58,7 @@ fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Opens a regular file to read it. Anything else is an error at once: a device would be read without end, and a pipe
 /// would wait for a writer for ever.
 ///
-/// Whatever reads a file opens it here; `tests/architecture.rs` looks for others.
+/// Whatever reads a file opens it here; `tests/architecture/main.rs` looks for others.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     open_regular_with(path, OpenOptions::new().read(true))
 }

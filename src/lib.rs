@@ -2,7 +2,7 @@
 //!
 //! # Floors
 //!
-//! Imports point down only (`tests/architecture.rs`).
+//! Imports point down only (`tests/architecture/main.rs`).
 //!
 //! | floor | modules | what they hide |
 //! |---|---|---|

@@ -43,7 +43,7 @@ pub struct TlsSettings {
 impl TlsSettings {
     /// See [`Tls::authority_file`]; the first start makes it.
     pub fn authority_file(&self) -> Option<PathBuf> {
-        self.own.is_none().then(|| self.directory.join(authority::CA_FILE))
+        self.own.is_none().then(|| self.directory.join(authority_parts::CA_FILE))
     }
 
     /// From when until when all certificates of the pair hold, in seconds since 1970. `None` before the first start,

@@ -7,7 +7,8 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, bson};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use thalamus_edge::domain::json::{DateFormat, adopt, parse_date, show_value};
+use thalamus_edge::domain::dates::parse_date;
+use thalamus_edge::domain::json::{DateFormat, adopt, show_value};
 use thalamus_edge::domain::value::identical;
 
 const FORMATS: [DateFormat; 2] = [DateFormat::Http, DateFormat::Rfc3339];

@@ -11,9 +11,9 @@ use bson::{
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use thalamus_edge::domain::dates::{date_of, parse_date};
 use thalamus_edge::domain::json::{
-    DOCUMENT_DEPTH_MAX, DateFormat, JsonError, Shown, adopt, check_key, date_of, parse, parse_date,
-    parse_object, show_value,
+    DOCUMENT_DEPTH_MAX, DateFormat, JsonError, Shown, adopt, check_key, parse, parse_object, show_value,
 };
 use thalamus_edge::domain::value::identical;
 

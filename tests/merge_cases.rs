@@ -8,7 +8,7 @@
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use thalamus_edge::domain::diff::{Diff, Path, diff, get};
-use thalamus_edge::domain::json::date_of;
+use thalamus_edge::domain::dates::date_of;
 use thalamus_edge::domain::merge::{
     Side, identity_differences, identity_of, is_other_person, merge, same_identity,
 };

@@ -3,12 +3,13 @@
 mod given_up;
 
 use super::*;
+use std::str::FromStr as _;
 use std::sync::mpsc;
 
 use futures_util::future::join_all;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
+use super::passwords::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
 use crate::domain::access::Actor;
 
 const PASSWORD: &[u8] = b"correct horse";

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::show::plain;
-use super::{Done, EXIT_USAGE};
+use super::terminal::show::plain;
+use super::terminal::{Done, EXIT_USAGE};
 use crate::config::{ConfigError, Examined, Loaded, Overrides, environment};
 
 const IN_ORDER: &str = "the configuration and the access rules are in order";

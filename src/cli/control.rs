@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
-use super::show::plain;
-use super::{EXIT_FAILED, EXIT_REFUSED, Failure};
+use super::terminal::show::plain;
+use super::terminal::{EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{App, AppError, LISTENS_HEADER, control_socket, store_file};
 use crate::config::Config;
 use crate::http::{Api, Peer, api};

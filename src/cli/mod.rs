@@ -2,59 +2,50 @@
 //!
 //! Commands about a node are requests to its API as the operator of the machine, see `control`; what they
 //! answer is text for people, or the API's JSON with `--json`.
+//!
+//! | room | commands |
+//! |---|---|
+//! | `terminal` | none: what all share |
+//! | `control` | none: requests to the node's API |
+//! | `check`, `serve` | `check`, `serve` |
+//! | `admin` | `user`, `audit`, `emergency`, `trash` |
+//! | `sync` | `sync`, `conflicts`, `dead` |
+//! | `store` | `backup`, `restore`, `db` |
+//! | `archive`, `export`, `import` | `export`, `import` |
+//! | `doctor` | `doctor` |
+//! | `setup` | `setup` |
 
-mod audit;
-mod backup;
+mod admin;
+mod archive;
 mod check;
-mod clear_copies;
-mod closed_accounts;
-mod conflict_batch;
 mod control;
-mod db;
 mod doctor;
-mod emergency;
 mod export;
-mod export_content;
-mod export_kept;
 mod import;
-mod log;
-pub mod ndjson;
-mod reconcile;
-mod restore;
+mod serve;
 mod setup;
-mod show;
-mod suggest;
-mod trash;
-mod users;
+mod store;
+mod sync;
+mod terminal;
 
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::app::{App, AppError};
-use crate::config::{self, ConfigError, Loaded, Overrides};
-use crate::demo;
-use crate::domain::record::Kind;
-use crate::files::is_no_room;
-use control::ControlError;
-use log::start_log;
-use show::plain;
+pub use archive::ndjson;
 
-// Exit codes that scripts may rely on; 0 is success.
-/// The command failed.
-const EXIT_FAILED: u8 = 1;
-/// What the command was told makes no sense: arguments or configuration. Also clap's own code.
-const EXIT_USAGE: u8 = 2;
-/// A person must decide first: the round is halted, or what was decided on has changed.
-const EXIT_REFUSED: u8 = 3;
-/// The centre cannot be reached.
-const EXIT_OFFLINE: u8 = 4;
+use crate::app::AppError;
+use crate::config::{self, ConfigError, Loaded, Overrides};
+use admin::{audit, emergency, trash, users};
+use control::ControlError;
+use store::{backup, db, restore};
+use sync::{conflicts, refused, rounds};
+use terminal::show::{denied_advice, plain};
+use terminal::{Done, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure, start_log};
 
 /// How long a thread for blocking work is kept without any. Such threads take work in turn: with a round every few
 /// seconds, threads that are kept longer than that would never end, each of them with its stack and its part of the
@@ -103,13 +94,13 @@ enum Command {
     User(users::UserCommand),
     /// The reconciliation with the centre.
     #[command(subcommand)]
-    Sync(reconcile::SyncCommand),
+    Sync(rounds::SyncCommand),
     /// What waits for a decision: values that both sides changed, and people who may be two.
     #[command(subcommand)]
-    Conflicts(reconcile::ConflictsCommand),
+    Conflicts(conflicts::ConflictsCommand),
     /// Records that the centre refused.
     #[command(subcommand)]
-    Dead(reconcile::DeadCommand),
+    Dead(refused::DeadCommand),
     /// Deleted records, and putting them back.
     #[command(subcommand)]
     Trash(trash::TrashCommand),
@@ -145,69 +136,16 @@ struct ServeArgs {
     listen: Option<String>,
 }
 
-/// What a command that came to its end has to say.
-struct Done {
-    /// For standard output.
-    text: String,
-    code: u8,
-}
-
-impl Done {
-    fn text(text: impl Into<String>) -> Done {
-        Done { text: text.into(), code: 0 }
-    }
-
-    fn json(value: &serde_json::Value) -> Done {
-        Done::text(format!("{value:#}"))
-    }
-
-    fn with_code(self, code: u8) -> Done {
-        Done { code, ..self }
-    }
-
-    /// A list that lacks rows which are damaged says so, and is a failure. What programs read stays as it is.
-    fn lacking(mut self, damaged: Vec<String>, is_json: bool) -> Done {
-        let said = match damaged.len() {
-            0 => return self,
-            1 => "One row is damaged and not listed: `thalamus-edge doctor` says what to do".to_owned(),
-            count => {
-                format!("{count} rows are damaged and not listed: `thalamus-edge doctor` says what to do")
-            }
-        };
-        let said = format!("{said}\n  {}", damaged.join("\n  "));
-        if is_json {
-            eprintln!("thalamus-edge: {said}");
-        } else {
-            self.text += &format!("\n\n{said}");
-        }
-        self.with_code(EXIT_FAILED)
-    }
-}
-
-/// An error with an exit code of its own; others exit with 1.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-struct Failure {
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    fn usage(message: impl Into<String>) -> Failure {
-        Failure { code: EXIT_USAGE, message: message.into() }
-    }
-}
-
 /// Runs the command line of the process.
 pub fn run() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    let cli = suggest::parse(&arguments).unwrap_or_else(|error| error.exit());
+    let cli = terminal::parse(&arguments).unwrap_or_else(|error| error.exit());
     let done = execute(cli).and_then(|done| print(&done.text).map(|()| done.code));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let message = format!("{error:#}");
-            let advice = show::denied_advice(&message).map(|advice| format!(": {advice}"));
+            let advice = denied_advice(&message).map(|advice| format!(": {advice}"));
             eprintln!("thalamus-edge: {}{}", plain(&message), advice.unwrap_or_default());
             ExitCode::from(exit_code(&error))
         }
@@ -266,7 +204,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
     let loaded = Loaded::load(cli.config.as_deref(), config::environment(), &overrides)?;
     start_log(if is_serving { "info" } else { "error" });
     if let Command::Serve(args) = cli.command {
-        return runtime.block_on(serve(loaded, args.demo));
+        return runtime.block_on(serve::serve(loaded, args.demo));
     }
     if let Command::Doctor { json } = cli.command {
         return runtime.block_on(doctor::run(loaded, cli.config, json));
@@ -275,9 +213,9 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
     runtime.block_on(async {
         match cli.command {
             Command::User(command) => users::run(config, command).await,
-            Command::Sync(command) => reconcile::sync(config, command).await,
-            Command::Conflicts(command) => reconcile::conflicts(config, command).await,
-            Command::Dead(command) => reconcile::dead(config, command).await,
+            Command::Sync(command) => rounds::run(config, command).await,
+            Command::Conflicts(command) => conflicts::run(config, command).await,
+            Command::Dead(command) => refused::run(config, command).await,
             Command::Trash(command) => trash::run(&config, command).await,
             Command::Backup(command) => backup::run(config, command).await,
             Command::Restore(args) => restore::run(&config, &args),
@@ -302,75 +240,4 @@ fn version() -> Done {
         return Done::text(format!("{version}\nbuilt with: failpoints (for tests only)"));
     }
     Done::text(version)
-}
-
-async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
-    let examined = check::startable(&loaded)?;
-    for warning in examined.logged_before_start() {
-        tracing::warn!("{}", plain(&warning));
-    }
-    let is_told_where = loaded.has("server.listen");
-    let config = loaded.config;
-    if is_demo && !config.is_centre_local()? {
-        let message = "--demo: the centre (central.uri) is not on this machine, and demo people must not reach a real one";
-        return Err(Failure::usage(message).into());
-    }
-    let mut app = App::open(config).map_err(start_failure)?;
-    if is_demo {
-        let uid = rustix::process::getuid().as_raw();
-        // The demo is the first to write, so it finds what every client would find.
-        let reserve =
-            examined.faults.iter().find(|fault| fault.key.as_deref() == Some("store.reserve_bytes"));
-        let filled = demo::fill(app.node.store.unguarded(), uid).await;
-        if let (Err(_), Some(fault)) = (&filled, reserve) {
-            return Err(ConfigError::Faults(vec![fault.clone()]).into());
-        }
-        if filled? {
-            eprintln!("--demo: demo records added");
-            eprintln!("--demo: their passwords are public: everybody who reaches this node is root on it");
-        } else {
-            eprintln!("--demo: the store has records already and was left as it is");
-            eprintln!("--demo: if they are the demo's, their passwords are public");
-        }
-    }
-    // As long as everybody knows how to log in, nobody but this machine gets to the login, unless somebody decided so.
-    let listen = &mut app.config.server.listen;
-    let public = {
-        // Let go at once: as long as there is a view, its pages are not used again.
-        let view = app.node.store.read()?;
-        demo::accounts_with_public_password(&view)
-    };
-    if !public.is_empty() && !is_told_where && !listen.ip().is_loopback() {
-        listen.set_ip(Ipv4Addr::LOCALHOST.into());
-        tracing::warn!(
-            "listening on {listen} only, because of accounts of the demo with public passwords; [server] listen changes that"
-        );
-    }
-    app.serve().await.map_err(start_failure)?;
-    Ok(Done::text(""))
-}
-
-/// What keeps a node from starting until somebody changes the configuration or what it points to ends with the code of a
-/// wrong configuration, whether `check` can find it or not: starting again would not help. What may pass does not.
-fn start_failure(error: AppError) -> anyhow::Error {
-    let is_lasting = match &error {
-        AppError::Config(_) | AppError::Listen { .. } | AppError::Tls(_) | AppError::Schedule(_) => true,
-        AppError::Path { cause, .. } => !is_no_room(cause),
-        AppError::Store { cause, .. } => cause.is_lasting(),
-        AppError::System(_) => false,
-    };
-    match is_lasting {
-        true => Failure::usage(format!("{error:#}")).into(),
-        false => error.into(),
-    }
-}
-
-/// Reads the number of a row, as the lists show it.
-fn row_number(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "must be a number, as the list shows it")
-}
-
-/// The names of the collections, for arguments: others are refused with these.
-fn collection_names() -> PossibleValuesParser {
-    PossibleValuesParser::new(Kind::ALL.map(|kind| kind.schema().collection))
 }

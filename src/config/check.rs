@@ -10,6 +10,7 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 use super::units::shown_bytes;
+use super::verdict::{Verdict, each};
 use super::{Config, networks, schedules};
 use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
 use crate::backup::Recipient;
@@ -67,9 +68,6 @@ const DATABASES_OF_SERVERS: [&str; 3] = ["admin", "config", "local"];
 /// What Thalamus calls its database.
 const DATABASE_DEFAULT: &str = "federation";
 const BACKUP_KEEP_MAX: usize = 1000;
-/// What is wrong with a value, as words that follow its key.
-pub(super) type Verdict = Result<(), String>;
-
 /// The keys with values that cannot be meant, and what is wrong with each.
 pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
     let Config { data_dir, node, server, api, accounts, store, central, backup } = config;
@@ -193,12 +191,6 @@ fn zero_or_from(bytes: u64, min: u64) -> Verdict {
         true => Ok(()),
         false => Err(format!("must be 0, which sets no limit, or at least {}", shown_bytes(min))),
     }
-}
-
-/// All that is wrong with the values of a list.
-pub(super) fn each(values: &[String], check: fn(&str) -> Verdict) -> Verdict {
-    let problems: Vec<String> = values.iter().filter_map(|value| check(value).err()).collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 fn together<T>(this: &Option<T>, other: &Option<T>, other_key: &str) -> Verdict {

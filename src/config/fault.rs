@@ -13,7 +13,6 @@ use serde::Serialize;
 use toml::Value;
 
 use super::keys;
-use super::variables::{name_of, setting};
 use crate::domain::access::AclFault;
 pub(super) use secret::{HIDDEN, shown_line};
 use secret::{shown, shown_text, shown_unknown, without_secrets};
@@ -118,7 +117,7 @@ impl Fault {
                 let line = match place {
                     Place::Variable(_) => {
                         let right = keys::instead_of(key, value);
-                        Place::Variable(name_of(right)).example(right.name, right.example).1
+                        Place::Variable(right.variable()).example(right.name, right.example).1
                     }
                     _ => keys::line_beside(key, value),
                 };
@@ -255,6 +254,15 @@ impl fmt::Display for Fault {
         }
         // On one line.
         write!(f, "; allowed: {}; for example {}", self.allowed, self.written.replace('\n', " "))
+    }
+}
+
+/// A variable as a shell sets it.
+pub(super) fn setting(name: &str, value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/.:_-%+,@=".contains(c);
+    match value.chars().all(is_plain) {
+        true => format!("{name}={value}"),
+        false => format!("{name}='{value}'"),
     }
 }
 

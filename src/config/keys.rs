@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use super::VARIABLE_PREFIX;
 use super::check::kind_called;
 use crate::domain::record::Kind;
 
@@ -23,6 +24,11 @@ const fn key(name: &'static str, allowed: &'static str, example: &'static str) -
 }
 
 impl Key {
+    /// The variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.replace('.', "__").to_ascii_uppercase())
+    }
+
     /// The example, or another one if that stands there already and is wrong here: the file is missing, the port is taken.
     pub(super) fn example_beside(&self, value: Option<&Value>) -> &'static str {
         let is_there = match value {

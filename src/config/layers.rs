@@ -14,8 +14,8 @@ use toml::{Table, Value};
 
 use super::fault::{Fault, Place, shown_line};
 use super::{
-    AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Loaded, Node, Overrides,
-    Server, Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, keys, variables,
+    AccountRules, Api, Backup, Central, Config, DEFAULT_DATA_DIR, Node, Overrides, Server, Store,
+    TRIAL_DATA_DIR, VARIABLE_PREFIX, keys, variables,
 };
 
 /// What a node listens on that only shows the demo: its passwords are public.
@@ -76,11 +76,19 @@ impl Origins {
     }
 }
 
-pub(super) fn load(
+/// What the layers say together, and the values that could not be read.
+pub(super) struct Layered {
+    pub(super) config: Config,
+    pub(super) origins: Origins,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// Lays defaults, the file, variables out of `env`, and flags over each other.
+pub(super) fn lay(
     file: Option<(&Path, &str)>,
     env: impl Iterator<Item = (String, String)>,
     overrides: &Overrides,
-) -> Result<Loaded, ConfigError> {
+) -> Layered {
     let mut layers = Layers::default();
     if let Some((path, text)) = file {
         layers.add_file(path, text);
@@ -121,29 +129,7 @@ pub(super) fn load(
     if overrides.demo && !origins.has("server.listen") {
         config.server.listen = SocketAddr::from(DEMO_LISTEN);
     }
-    for (key, problem) in check::faults(&config) {
-        // Where a value could not be read, another stands in for it.
-        if !faults.iter().any(|fault| fault.key.as_deref() == Some(key)) {
-            faults.push(origins.fault(key, problem));
-        }
-    }
-    let contradictions: Vec<Fault> =
-        check::contradictions(&config).map(|(key, problem)| origins.fault(key, problem)).collect();
-    let loaded = Loaded { config, origins };
-    if faults.is_empty() && contradictions.is_empty() {
-        return Ok(loaded);
-    }
-    // All faults are reported at once.
-    let is_new = |fault: &Fault| !faults.iter().any(|other| other.key == fault.key);
-    let outside: Vec<Fault> = loaded.examine().faults.into_iter().filter(is_new).collect();
-    faults.extend(contradictions);
-    faults.extend(outside);
-    // As they stand in the file; other files, variables and flags come last.
-    faults.sort_by_key(|fault| {
-        let is_there = fault.file.is_some() && fault.file.as_deref() == file.map(|(path, _)| path);
-        if is_there { fault.line.unwrap_or(usize::MAX) } else { usize::MAX }
-    });
-    Err(ConfigError::Faults(faults))
+    Layered { config, origins, faults }
 }
 
 #[derive(Default)]

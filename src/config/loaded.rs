@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::fault::{Fault, NO_TEXT, Place};
-use super::layers::{self, Origins};
-use super::{Config, ConfigError, DEFAULT_FILE, Overrides};
+use super::layers::{self, Layered, Origins};
+use super::{Config, ConfigError, DEFAULT_FILE, Overrides, check};
 use crate::domain::encoding::utf8;
 use crate::files::read_configured;
 
@@ -26,7 +26,7 @@ impl Loaded {
         let default = Path::new(DEFAULT_FILE);
         let path = path.or_else(|| default.exists().then_some(default));
         let file = path.map(|path| Ok((path, read_text(path)?))).transpose()?;
-        layers::load(file.as_ref().map(|(path, text)| (*path, text.as_str())), env, overrides)
+        Loaded::of_layers(file.as_ref().map(|(path, text)| (*path, text.as_str())), env, overrides)
     }
 
     /// Whether somebody has set this key, and it is no default.
@@ -51,7 +51,39 @@ impl Loaded {
         text: &str,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigError> {
-        layers::load(Some((path, text)), env, &Overrides::default())
+        Loaded::of_layers(Some((path, text)), env, &Overrides::default())
+    }
+
+    /// Reads and checks the layers; `file` is a path with its text.
+    pub(super) fn of_layers(
+        file: Option<(&Path, &str)>,
+        env: impl Iterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Loaded, ConfigError> {
+        let Layered { config, origins, mut faults } = layers::lay(file, env, overrides);
+        for (key, problem) in check::faults(&config) {
+            // Where a value could not be read, another stands in for it.
+            if !faults.iter().any(|fault| fault.key.as_deref() == Some(key)) {
+                faults.push(origins.fault(key, problem));
+            }
+        }
+        let contradictions: Vec<Fault> =
+            check::contradictions(&config).map(|(key, problem)| origins.fault(key, problem)).collect();
+        let loaded = Loaded { config, origins };
+        if faults.is_empty() && contradictions.is_empty() {
+            return Ok(loaded);
+        }
+        // All faults are reported at once.
+        let is_new = |fault: &Fault| !faults.iter().any(|other| other.key == fault.key);
+        let outside: Vec<Fault> = loaded.examine().faults.into_iter().filter(is_new).collect();
+        faults.extend(contradictions);
+        faults.extend(outside);
+        // As they stand in the file; other files, variables and flags come last.
+        faults.sort_by_key(|fault| {
+            let is_there = fault.file.is_some() && fault.file.as_deref() == file.map(|(path, _)| path);
+            if is_there { fault.line.unwrap_or(usize::MAX) } else { usize::MAX }
+        });
+        Err(ConfigError::Faults(faults))
     }
 }
 

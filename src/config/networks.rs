@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
-use super::check::{Verdict, each};
+use super::verdict::{Verdict, each};
 use crate::domain::hostname;
 
 /// In which header the trusted proxies say who the client is (`server.proxy_header`).

@@ -1,6 +1,6 @@
 //! Floor 5. When something is done by itself: what a schedule may be, and whether it still comes.
 
-use super::check::Verdict;
+use super::verdict::Verdict;
 use crate::backup::{next_ms, parse_schedule};
 
 /// The largest value of each field of a schedule: second, minute, hour, day of month, month, day of week.

@@ -5,8 +5,13 @@ mod faults;
 mod kinds;
 mod outside;
 
-use super::*;
+use std::time::Duration;
+
 use tempfile::TempDir;
+
+use super::*;
+use crate::domain::json::DateFormat;
+use crate::http::CollectionShape;
 
 const SAMPLE: &str = include_str!("../../etc/config.toml");
 const URI: &str = "mongodb://edge:s3cret-w0rd@hub.example.org:27017/";
@@ -228,7 +233,7 @@ fn the_connection_string_may_name_the_database() {
 
 #[test]
 fn without_a_file_everything_has_a_default() {
-    let config = layers::load(None, std::iter::empty(), &Overrides::default()).unwrap().config;
+    let config = Loaded::of_layers(None, std::iter::empty(), &Overrides::default()).unwrap().config;
     assert_eq!(config.data_dir, Path::new(TRIAL_DATA_DIR));
     assert!(!config.node.name.is_empty());
     assert!(config.server.tls);

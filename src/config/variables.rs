@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::fault::{Fault, HIDDEN, Place};
+use super::fault::{Fault, HIDDEN, Place, setting};
 use super::keys::Key;
 use super::{VARIABLE_PREFIX, keys};
 
@@ -37,20 +37,6 @@ pub(super) fn fault(name: &str, value: &str) -> Option<Fault> {
     }
 }
 
-/// A variable as a shell sets it.
-pub(super) fn setting(name: &str, value: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/.:_-%+,@=".contains(c);
-    match value.chars().all(is_plain) {
-        true => format!("{name}={value}"),
-        false => format!("{name}='{value}'"),
-    }
-}
-
-/// The variable that sets this key.
-pub(super) fn name_of(key: &Key) -> String {
-    format!("{VARIABLE_PREFIX}{}", key.name.replace('.', "__").to_ascii_uppercase())
-}
-
 /// A bare word would be taken for the name of a part of the program, and switch everything else off.
 fn is_filter(value: &str) -> bool {
     let is_directive = |directive: &str| {
@@ -68,7 +54,7 @@ fn meant(name: &str) -> Option<(String, &'static Key)> {
     let rest = name.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX))?;
     let plain = name.get(rest.len()..)?.trim_start_matches('_').to_ascii_lowercase().replace("__", "_");
     let known = keys::KEYS.iter().find(|key| key.name.replace('.', "_") == plain)?;
-    let right = name_of(known);
+    let right = known.variable();
     (right != name && !name.starts_with(VARIABLE_PREFIX)).then_some((right, known))
 }
 

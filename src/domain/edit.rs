@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use super::access::{Acl, END_USER};
 use super::json::{JsonError, adopt_like, check_key};
 use super::record::Kind;
-use super::schema::{Owner, Schema};
-use super::value::same;
+use super::record::content::CONTENT_FIELD;
+use super::record::schema::{Owner, Schema};
+use super::record::value::same;
 
 /// A body that is understood but cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,9 +46,6 @@ pub struct Editor<'a> {
     pub is_root: bool,
 }
 
-/// The bytes of a personal document are described by this field, which only their upload changes.
-pub const CONTENT_FIELD: &str = "content";
-
 /// The record that POST creates.
 ///
 /// `id` is canonical; `path_owner` is the person in the path, where the path has one.
@@ -71,7 +69,7 @@ pub fn create(
 }
 
 /// The record that PATCH leaves: the given fields replace the stored ones, null included. `former_dates`: where the record
-/// had dates that were taken away ([`super::former_dates`]).
+/// had dates that were taken away ([`super::dates::former_dates`]).
 ///
 /// The body may repeat the id, as GET shows it, and cannot change it.
 pub fn patch(
@@ -261,7 +259,7 @@ pub fn check_change(
     if let (Some(stored), Owner::Field(field)) = (stored, schema.owner) {
         let equal = match (stored.get(field), document.get(field)) {
             (Some(Bson::String(old)), Some(Bson::String(new))) => old.eq_ignore_ascii_case(new),
-            (old, new) => super::value::same_option(old, new),
+            (old, new) => super::record::value::same_option(old, new),
         };
         if !equal {
             return Err(Invalid::new(field, format!("Not allowed to change {field}")));
@@ -273,14 +271,14 @@ pub fn check_change(
 
 /// A reference to uploaded bytes cannot be written by hand: it would open another person's document.
 fn check_content(schema: &Schema, stored: Option<&Document>, document: &Document) -> Result<(), Invalid> {
-    if !super::content::has_content(schema.kind) {
+    if !super::record::content::has_content(schema.kind) {
         return Ok(());
     }
     let refers = |value: Option<&Bson>| {
         value.and_then(Bson::as_document).is_some_and(|content| content.contains_key("sha256"))
     };
     let (old, new) = (stored.and_then(|s| s.get(CONTENT_FIELD)), document.get(CONTENT_FIELD));
-    if (refers(old) || refers(new)) && !super::value::same_option(old, new) {
+    if (refers(old) || refers(new)) && !super::record::value::same_option(old, new) {
         return Err(Invalid::new(CONTENT_FIELD, "content changes only by uploading it"));
     }
     Ok(())

@@ -20,8 +20,7 @@ use super::media;
 use super::records::{ItemTarget, check_precondition, not_modified};
 use super::workload;
 use crate::domain::access::Verb;
-use crate::domain::content::{CONTENT_CHUNK_BYTES, Content};
-use crate::domain::edit::CONTENT_FIELD;
+use crate::domain::content::{CONTENT_CHUNK_BYTES, CONTENT_FIELD, Content};
 use crate::domain::schema::{Route, Schema};
 use crate::store::{Edit, EditError};
 

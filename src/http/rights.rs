@@ -250,7 +250,7 @@ impl ClientStore {
     }
 
     /// The store itself, for the process that serves it. Nothing in `http` beside this file calls it
-    /// (`tests/architecture.rs`).
+    /// (`tests/architecture/main.rs`).
     pub fn unguarded(&self) -> &Store {
         &self.0
     }

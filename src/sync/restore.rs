@@ -2,7 +2,7 @@
 //!
 //! It remembers an older lease of this node, or none. The operator is asked first, with the numbers. Then the
 //! lease goes on above both, everything at the centre is looked at, and each record is brought together with
-//! it once, before it is merged for the first time: see `domain/rebuild.rs` for what counts as agreed. Until
+//! it once, before it is merged for the first time: see `domain/reconcile/rebuild.rs` for what counts as agreed. Until
 //! then nothing is written to it there.
 
 use bson::{Bson, Document, doc};

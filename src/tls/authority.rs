@@ -25,13 +25,11 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use super::authority_parts::{AuthorityParts, Part, is_signed_by};
+use super::authority_parts::{AuthorityParts, CA_FILE, CA_KEY_FILE, Part, is_of_key, is_signed_by};
 use super::constraints::{constraints, is_constrained, permits};
 use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_pair};
 use crate::files::{Staged, read_configured};
 
-pub(super) const CA_FILE: &str = "ca.pem";
-pub(super) const CA_KEY_FILE: &str = "ca-key.pem";
 pub(super) const CERTIFICATE_FILE: &str = "cert.pem";
 pub(super) const KEY_FILE: &str = "key.pem";
 
@@ -272,11 +270,6 @@ fn ends_too_soon(authority: &CertificateDer<'_>, now_s: u64) -> bool {
     validity_of(authority).is_some_and(|(_, end_s)| end_s < now_s + LEAF_DAYS * DAY_S)
 }
 
-pub(super) fn is_of_key(authority: &CertificateDer<'_>, key: &KeyPair) -> bool {
-    x509_parser::parse_x509_certificate(authority)
-        .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
-}
-
 /// Takes keys from others who can read them, and says so.
 fn narrow_keys(paths: &[&Path]) -> Result<(), TlsError> {
     for path in paths {
@@ -356,10 +349,6 @@ fn ready_authority(
         }
     };
     Ok((certificate, Issuer::new(params, key)))
-}
-
-pub(super) fn read_key(pem: &[u8]) -> Option<KeyPair> {
-    KeyPair::from_pem(std::str::from_utf8(pem).ok()?).ok()
 }
 
 /// The name follows from the key, so that it is known without reading the certificate, and so that the

@@ -14,8 +14,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Error};
 
-use super::authority::{CA_FILE, CA_KEY_FILE, is_of_key, read_key};
 use super::read_if_there;
+
+pub(super) const CA_FILE: &str = "ca.pem";
+pub(super) const CA_KEY_FILE: &str = "ca-key.pem";
 
 /// A file of the authority.
 #[derive(Debug)]
@@ -185,11 +187,21 @@ fn key_of(pem: &[u8]) -> Result<KeyPair, String> {
     read_key(pem).filter(|_| is_plain).ok_or_else(|| "holds no key that can be read".to_owned())
 }
 
+fn read_key(pem: &[u8]) -> Option<KeyPair> {
+    KeyPair::from_pem(std::str::from_utf8(pem).ok()?).ok()
+}
+
 /// Whether a file holds these bytes in base64 with nothing in between that some readers pass over and others refuse.
 fn is_spelled_plainly(pem: &[u8], bytes: &[u8]) -> bool {
     let pem: Vec<u8> = pem.iter().copied().filter(|byte| !b" \t\r\n".contains(byte)).collect();
     let expected = format!("-----{}-----END", BASE64_STANDARD.encode(bytes));
     pem.windows(expected.len()).any(|window| window == expected.as_bytes())
+}
+
+/// Whether a certificate is that of this key.
+pub(super) fn is_of_key(authority: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    x509_parser::parse_x509_certificate(authority)
+        .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
 }
 
 /// Whether a certificate may be the issuer of another one: it has signed it, or it is called so and its signature is of a kind that

@@ -12,7 +12,7 @@ use x509_parser::oid_registry::OID_PKIX_AUTHORITY_INFO_ACCESS;
 use x509_parser::prelude::X509Certificate;
 
 use super::authority::{self, LEAF_DAYS, validity_of};
-use super::authority_parts::{AuthorityParts, Part, is_signed_by, may_have_signed};
+use super::authority_parts::{AuthorityParts, CA_FILE, Part, is_signed_by, may_have_signed};
 use super::{DAY_S, TlsError, TlsSettings, file_error, read_pair, seconds_of};
 use crate::sync::time_text;
 
@@ -208,7 +208,7 @@ impl TlsSettings {
                 ),
                 format!(
                     "to change that, remove {} and restart; then every client must be given the new file",
-                    self.directory.join(authority::CA_FILE).display()
+                    self.directory.join(CA_FILE).display()
                 ),
             )
         })

@@ -5,8 +5,9 @@ mod own;
 mod spelled;
 
 use super::authority::{
-    CA_KEY_FILE, RELEASE_EPOCH_S, authority_params, names, parse_fib_trie, parse_if_inet6, validity_of,
+    RELEASE_EPOCH_S, authority_params, names, parse_fib_trie, parse_if_inet6, validity_of,
 };
+use super::authority_parts::CA_KEY_FILE;
 use super::*;
 use std::fs;
 use std::net::IpAddr;

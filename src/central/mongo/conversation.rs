@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use bson::Document;
 
-use super::{MongoCentral, feed, lock, look, read, sessions};
+use super::diagnosis::look;
+use super::{MongoCentral, feed, lock, read, sessions};
 use crate::central::survey::Namesake;
 use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, ConflictAnswer, Fetched, Lease, LeaseAnswer,

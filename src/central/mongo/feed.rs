@@ -15,8 +15,8 @@ use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
 use super::counters::Counters;
+use super::diagnosis::place::trouble;
 use super::line::Patience;
-use super::place::trouble;
 use super::read::{batch_size, owned};
 use super::{MongoCentral, error};
 use crate::central::content::FILES_COLLECTION;

@@ -6,24 +6,17 @@
 //! documents appear in errors.
 
 pub(super) mod address;
-mod content;
 mod conversation;
 mod counters;
 mod cursors;
+mod diagnosis;
 mod error;
 mod feed;
 mod filter;
-mod hello;
+mod gridfs;
 mod line;
-mod listener;
-mod look;
-mod place;
-mod probe;
 mod read;
-mod rights;
 mod rows;
-mod tls;
-mod topology;
 mod trash_rows;
 mod write;
 
@@ -42,6 +35,7 @@ use mongodb::options::{
 use mongodb::{Client, ClientSession, ClusterTime, Collection, Database};
 
 use self::counters::Counters;
+use self::diagnosis::look;
 use self::line::{Line, Meter, Patience};
 use super::survey::{Diagnosis, Trouble};
 use super::{Central, CentralError, CentreAddress, Hub, Result, unusable_address};

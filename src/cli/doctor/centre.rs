@@ -75,7 +75,7 @@ fn reached(survey: &Survey) -> String {
 }
 
 /// The same for a technician who has just given the address, and whether a node can reconcile there; nothing without a centre.
-pub(in crate::cli) async fn told(config: &Config, own: Option<&str>, now_ms: i64) -> Option<(bool, String)> {
+pub(crate) async fn told(config: &Config, own: Option<&str>, now_ms: i64) -> Option<(bool, String)> {
     let address = config.centre().ok()??;
     let survey = MongoHub::new(address).survey(&config.node.name, own, now_ms).await;
     let mut found = Findings::default();

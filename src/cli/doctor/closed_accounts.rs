@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::show::cell;
 use super::findings::Findings;
+use crate::cli::terminal::show::cell;
 
 const ABOUT: &str = "inactive accounts";
 const EXAMPLES_MAX: usize = 5;

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::show::{denied_advice, plain};
-use crate::cli::{Done, EXIT_FAILED};
+use crate::cli::terminal::show::{denied_advice, plain};
+use crate::cli::terminal::{Done, EXIT_FAILED};
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@ use super::{CLOCK_TOLERANCE_MS, DAY_MS};
 use crate::app;
 use crate::backup::{self, Owner, Weakness};
 use crate::central::Protection;
-use crate::cli::clear_copies::clear_files;
+use crate::cli::store::clear_copies::clear_files;
 use crate::config::{Config, Loaded, close_to_others, is_open_to_others, open_to_others};
 use crate::store::free_bytes_at;
 use crate::sync::time_text;

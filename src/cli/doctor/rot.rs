@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::findings::Findings;
-use crate::cli::show::cell;
+use crate::cli::terminal::show::cell;
 use crate::store::is_made_anew;
 use crate::sync::damaged::{OF_RECORDS, PAGES, set_aside_command};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use flate2::bufread::MultiGzDecoder;
 
 use super::wrapping::{Wrapping, of_others, rows_in, wrapping_of, wrapping_of_file};
-use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
+use crate::cli::archive::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
 use crate::domain::encoding::{is_bson, unmarked};
 use crate::domain::exported::dump::{DumpLine, DumpReader};
 use crate::domain::exported::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};

@@ -6,9 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::reader::Raw;
 use super::wrapping::hint_of_rows;
-use crate::cli::ndjson::{Place, Text, Wrong, document_of, read_value};
-use crate::domain::content::{Content, has_content, media_type_of};
-use crate::domain::edit::CONTENT_FIELD;
+use crate::cli::archive::ndjson::{Place, Text, Wrong, document_of, read_value};
+use crate::domain::content::{CONTENT_FIELD, Content, has_content, media_type_of};
 use crate::domain::exported::{Taken, take, take_list, take_row};
 use crate::domain::record::Kind;
 
@@ -72,7 +71,7 @@ pub(super) fn read_text(text: &Text, rules: Rules<'_>) -> Result<Item, Wrong> {
 }
 
 /// The document that `import` makes of a line of an export.
-pub(in crate::cli) fn read_exported(kind: Kind, text: &Text) -> Result<Document, Wrong> {
+pub(crate) fn read_exported(kind: Kind, text: &Text) -> Result<Document, Wrong> {
     let rules = Rules { kind, owner: None, content_bytes_max: u64::MAX };
     read_text(text, rules).map(|item| item.document)
 }

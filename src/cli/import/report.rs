@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::sources::{Source, Sources};
-use crate::cli::show::{plain, table};
+use crate::cli::terminal::show::{plain, table};
 
 /// What became of the rows of a file.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

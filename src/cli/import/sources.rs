@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::CONTENT_DIRECTORY;
 use super::reader::{DumpTable, DumpTables, tables_of_dump};
-use crate::cli::Failure;
-use crate::cli::closed_accounts::CLOSED_ACCOUNTS;
-use crate::cli::export_kept::KEPT;
-use crate::cli::show::plain;
+use crate::cli::archive::closed_list::CLOSED_ACCOUNTS;
+use crate::cli::archive::{CONTENT_DIRECTORY, KEPT};
+use crate::cli::terminal::Failure;
+use crate::cli::terminal::show::plain;
 use crate::config::Config;
 use crate::domain::content::is_content_name;
 use crate::domain::exported::columns_named;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::reader::{Found, Raw};
 use super::sources::kind_in_thalamus;
-use crate::cli::ndjson::{Documents, Text, Wrong, is_plain_value, is_without_records};
+use crate::cli::archive::ndjson::{Documents, Text, Wrong, is_plain_value, is_without_records};
 use crate::domain::exported::is_json_function;
 use crate::domain::json::parse;
 use crate::domain::record::Kind;

@@ -6,9 +6,9 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use toml::Value as Setting;
 use zeroize::Zeroizing;
 
-use super::super::{EXIT_FAILED, Failure};
 use super::place::Place;
 use super::{DATA_DIR, Draft, URI, URI_FILE};
+use crate::cli::terminal::{EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::config::edit::ConfigText;
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use toml::Value as Setting;
 
-use super::super::check::{startable, warnings};
-use super::super::{EXIT_REFUSED, Failure};
 use super::ask::Terminal;
 use super::{Draft, URI, URI_FILE};
+use crate::cli::check::{startable, warnings};
+use crate::cli::terminal::{EXIT_REFUSED, Failure};
 use crate::config::edit::{Change, ConfigText};
 use crate::config::{Config, ConfigError, DEFAULT_FILE, Loaded, environment, read_text};
 use crate::files::{Staged, directory_of, keep_as};

@@ -142,7 +142,7 @@ fn an_example_is_another_than_what_is_wrong() {
 fn every_fault_of_a_variable_or_a_flag_says_what_would_be_right() {
     let mut cases: Vec<(String, String)> = keys::KEYS
         .iter()
-        .map(|key| (variables::name_of(key), format!("[[\"mongodb://edge:{SECRET}@hub/\"]]")))
+        .map(|key| (key.variable(), format!("[[\"mongodb://edge:{SECRET}@hub/\"]]")))
         .collect();
     let others = [
         ("THALAMUS_EDGE__NOSUCH__X", "s3cret"),
@@ -184,13 +184,13 @@ fn every_fault_of_a_variable_or_a_flag_says_what_would_be_right() {
     }
 
     let listen = |listen: &str| Overrides { listen: Some(listen.to_owned()), demo: false };
-    let Err(ConfigError::Faults(found)) = layers::load(None, std::iter::empty(), &listen("8443")) else {
+    let Err(ConfigError::Faults(found)) = Loaded::of_layers(None, std::iter::empty(), &listen("8443")) else {
         panic!("a port without an address");
     };
     let fault = found.iter().find(|fault| fault.place == "--listen").unwrap();
     holds_all(fault);
     assert_eq!((fault.value.as_str(), written(fault).as_str()), ("\"8443\"", "--listen 0.0.0.0:8443"));
-    assert!(layers::load(None, std::iter::empty(), &listen(&fault.example)).is_ok());
+    assert!(Loaded::of_layers(None, std::iter::empty(), &listen(&fault.example)).is_ok());
 }
 
 #[test]

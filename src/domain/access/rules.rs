@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::AclFault;
+use super::acl::AclFault;
 use crate::domain::json::lines::{Step, line_of};
 
 const ALLOWED: &str = "a JSON list of roles, each with \"role\" and \"permissions\"";

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Acl, BUILT_IN_ROLES, OPERATOR_NAMES, Permissions, ROOT, Verb};
+use super::acl::{OPERATOR_NAMES, Permissions};
+use super::{Acl, BUILT_IN_ROLES, ROOT, Verb};
 use crate::domain::record::Kind;
-use crate::domain::schema::SCHEMAS;
+use crate::domain::record::schema::SCHEMAS;
 
 /// The kinds whose paths Thalamus has and its own file does not name, so that nobody reads them with it. It only reads them.
 const UNNAMED_KINDS: [Kind; 3] = [Kind::PersonalDocument, Kind::DomiciliaryUnit, Kind::Institution];

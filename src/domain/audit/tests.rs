@@ -1,6 +1,7 @@
 //! Floor 0. The chain of the audit trail, as its rules say.
 
 use super::*;
+use crate::domain::access::Actor;
 
 fn chain(length: u64) -> Vec<Entry> {
     let mut head = Head::START;

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::name_of;
+use super::table::name_of;
 use crate::domain::record::Kind;
-use crate::domain::schema::{Owner, SCHEMAS, Schema};
+use crate::domain::record::schema::{Owner, SCHEMAS, Schema};
 
 /// Fields of people that units and institutions do not have.
 const PERSONS_OWN: [&str; 2] = ["lastname", "password"];

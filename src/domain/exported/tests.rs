@@ -1,8 +1,9 @@
 //! Rows of Thalamus's tables as examples: what each becomes, or why it is refused.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::record::Kind;
 
 const PICTURE: &str = "\\xffd8ff";
 

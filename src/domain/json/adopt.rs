@@ -4,9 +4,9 @@ use bson::Bson;
 use serde_json::Value;
 
 use super::columns::{Column, Was, rows_before};
-use super::dates::{DATE_FORMS, date_of, parse_date};
 use super::{DateFormat, JsonError, show_value};
-use crate::domain::days::{day_as_written, is_day};
+use crate::domain::dates::days::{day_as_written, is_day};
+use crate::domain::dates::{DATE_FORMS, date_of, parse_date};
 
 /// Longest name of a field as it stands in a path, in characters.
 const NAMED_CHARS_MAX: usize = 128;
@@ -19,7 +19,7 @@ const NAMED_CHARS_MAX: usize = 128;
 /// - A date stays one: what is written to it has to read as a date, or be null. The same holds for all rows of a list
 ///   under a key path where dates, and nothing else, are stored. In a list that holds something else there too, a new
 ///   text is text, unless it is a date in the place of a date.
-/// - A date onto a date may be a day, see [`crate::domain::days`].
+/// - A date onto a date may be a day, see [`crate::domain::dates::days`].
 /// - A string onto a decimal that reads as one keeps that type.
 /// - Anything else becomes the plain BSON of the JSON: fields of text and new ones hold what clients like.
 pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, JsonError> {

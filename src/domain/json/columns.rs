@@ -9,10 +9,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use bson::Bson;
 use serde_json::Value;
 
-use super::dates::parse_date;
-use super::{DateFormat, is_shown_as, show_value};
-use crate::domain::days::is_day;
-use crate::domain::former_dates::is_mark_of_moments;
+use super::adopt::is_shown_as;
+use super::{DateFormat, show_value};
+use crate::domain::dates::days::is_day;
+use crate::domain::dates::former_dates::is_mark_of_moments;
+use crate::domain::dates::parse_date;
 
 /// The values that a field holds under one key path.
 #[derive(Default)]

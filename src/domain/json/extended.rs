@@ -3,7 +3,7 @@
 use bson::Bson;
 use serde_json::{Value, json};
 
-use super::parse_date;
+use crate::domain::dates::parse_date;
 
 /// The BSON value that extended JSON stands for: version 2, canonical or relaxed, and what mongoexport wrote before
 /// MongoDB 4.2. `None` if a `$` type is not what it should be.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::weight;
 use super::{DOCUMENT_DEPTH_MAX, JsonError};
-use crate::domain::encoding::{unmarked, utf8};
+use crate::domain::text::encoding::{unmarked, utf8};
 
 /// Parses a JSON object, however many values it has.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {

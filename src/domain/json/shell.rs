@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Number, Value, json};
 
 use super::DOCUMENT_DEPTH_MAX;
-use super::dates::parse_date;
+use crate::domain::dates::parse_date;
 
 /// What is wrong with a text, and where, both counted from 1; columns in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::*;
-use crate::tls::authority::CA_FILE;
+use crate::tls::authority_parts::CA_FILE;
 
 /// A node that has been started once, and the bytes of its files.
 struct Box {

@@ -1,7 +1,7 @@
 //! Beginnings of files as examples: which of them wrap rows, and which are records.
 
 use super::*;
-use crate::cli::ndjson::Place;
+use crate::cli::archive::ndjson::Place;
 
 /// How many objects are open where the list of rows begins.
 fn found(text: &str) -> Option<usize> {
