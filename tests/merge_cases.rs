@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used)]
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
-use thalamus_edge::domain::diff::{Diff, Path, diff, get};
 use thalamus_edge::domain::dates::date_of;
+use thalamus_edge::domain::diff::{Diff, Path, diff, get};
 use thalamus_edge::domain::merge::{
     Side, identity_differences, identity_of, is_other_person, merge, same_identity,
 };
