@@ -11,13 +11,15 @@ use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::Node;
-use super::caller::Caller;
-use super::error::ApiError;
-use super::extract::{form_pairs, query_pairs};
-use super::{audit, password};
 use crate::domain::access::{Acl, Actor, Denied, Principal, Target, Verb};
 use crate::domain::schema::{Owner, Route, SCHEMAS, Schema, Shape};
+use crate::http::access::caller::Caller;
+use crate::http::admin::audit_trail;
+use crate::http::auth::password_form;
+use crate::http::error::ApiError;
+use crate::http::extract::{form_pairs, query_pairs};
+use crate::http::response;
+use crate::http::state::app_state::Node;
 
 /// What a path of the node itself asks for.
 #[derive(Clone, Copy)]
@@ -94,7 +96,7 @@ pub(crate) async fn authorization(
         Err(Refusal::NoPath) => "there is nothing at this path",
         Err(Refusal::NoMethod) => "the path does not know the method",
     };
-    Ok(super::json(json!({
+    Ok(response::json(json!({
         "user": user,
         "roles": caller.principal.roles,
         "allowed": decision.is_ok(),
@@ -156,8 +158,8 @@ fn decide_node(
             acl.authorize_global(who, verb, name)?;
             if who.administers() { Ok(()) } else { Err(Denied::Forbidden) }
         }
-        Needs::Audit => audit::authorize(acl, who, parts.person),
-        Needs::Password => password::authorize(acl, who, verb, parts.person.unwrap_or_default()),
+        Needs::Audit => audit_trail::authorize(acl, who, parts.person),
+        Needs::Password => password_form::authorize(acl, who, verb, parts.person.unwrap_or_default()),
     }
 }
 

@@ -5,17 +5,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::emergency::REASON_HEADER;
-use super::present_request;
-use super::witness::Refused;
-use crate::accounts::{
-    EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, HashError, LoginError, OWN_MIB_MAX, OWN_MIB_PER_DAY,
-};
-use crate::domain::access::Denied;
+use crate::accounts::{EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, OWN_MIB_MAX, OWN_MIB_PER_DAY};
 use crate::domain::audit::Outcome;
-use crate::domain::edit::Invalid;
-use crate::domain::json::{BodyError, JsonError};
-use crate::store::{EditError, Stale, Stays, StoreError};
+use crate::store::Stale;
+
+pub(super) mod conversion;
 
 /// When to come back to a node that has no room.
 const OVERLOADED_RETRY_S: u64 = 5;
@@ -29,7 +23,7 @@ pub struct Overloaded;
 
 /// Beside an answer that names a question about two people.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PeopleQuestion;
+pub(crate) struct PeopleQuestion;
 
 /// A request that was not fulfilled.
 #[derive(Debug)]
@@ -41,7 +35,11 @@ pub(crate) enum ApiError {
     /// The rights by which the request was let in are gone.
     Stale(Stale),
     /// An emergency without a usable reason.
-    NoReason(String),
+    NoReason {
+        /// The header that gives it.
+        field: &'static str,
+        message: String,
+    },
     /// No further emergency before somebody has reviewed some.
     Unreviewed,
     CrossOrigin,
@@ -131,14 +129,16 @@ impl ApiError {
     }
 
     /// What the response says, as a part of another one.
-    pub(super) fn shown(&self) -> Value {
+    pub(crate) fn shown(&self) -> Value {
         self.problem().body
     }
 
     /// What the audit trail calls it, if it is a refusal.
-    pub(super) fn refusal(&self) -> Option<Outcome> {
+    pub(crate) fn refusal(&self) -> Option<Outcome> {
         match self {
-            ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
+            ApiError::Forbidden | ApiError::NoReason { .. } | ApiError::Unreviewed => {
+                Some(Outcome::Forbidden)
+            }
             ApiError::TooManyWrites { .. }
             | ApiError::TooManyBytes { .. }
             | ApiError::TooManyReads { .. } => Some(Outcome::TooManyAttempts),
@@ -168,7 +168,7 @@ impl ApiError {
                 "unauthorized",
                 format!("Nothing was changed: {stale} since the request began. Log in again"),
             ),
-            ApiError::NoReason(message) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone()),
+            ApiError::NoReason { message, .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone()),
             ApiError::Unreviewed => (
                 StatusCode::FORBIDDEN,
                 "emergencies_unreviewed",
@@ -333,7 +333,7 @@ impl ApiError {
         match self {
             ApiError::Invalid { field, .. } if !field.is_empty() => body["field"] = json!(field),
             ApiError::Taken => body["field"] = json!("id"),
-            ApiError::NoReason(_) => body["field"] = json!(REASON_HEADER.as_str()),
+            ApiError::NoReason { field, .. } => body["field"] = json!(field),
             ApiError::Conflict { current, .. } => body["current"] = current.clone(),
             ApiError::DecisionPending { conflict } => body["conflict"] = json!(conflict),
             ApiError::Gone { oldest } => body["oldest"] = json!(oldest),
@@ -420,117 +420,6 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
-            StoreError::Unstorable(message) => ApiError::invalid("", message),
-            StoreError::GivenUp => ApiError::StoreGivenUp,
-            StoreError::Reopening => {
-                tracing::warn!(request = present_request(), %error, "a request came while the store is opened again");
-                ApiError::StoreReopening
-            }
-            StoreError::Stale(Stale::PasswordNotGiven) => super::password::not_given(),
-            StoreError::Stale(stale) => ApiError::Stale(stale),
-            StoreError::DamagedRow(_) | StoreError::Damaged(_) => {
-                tracing::error!(request = present_request(), error = %error, "the store is damaged");
-                ApiError::Damaged
-            }
-            other => {
-                tracing::error!(request = present_request(), error = %other, "the store failed a request");
-                ApiError::Internal
-            }
-        }
-    }
-}
-
-impl From<Denied> for ApiError {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Forbidden => ApiError::Forbidden,
-            Denied::Hidden => ApiError::Hidden("Not found".into()),
-        }
-    }
-}
-
-impl From<Invalid> for ApiError {
-    fn from(invalid: Invalid) -> Self {
-        ApiError::Invalid { field: invalid.field, message: invalid.message }
-    }
-}
-
-impl From<JsonError> for ApiError {
-    fn from(error: JsonError) -> Self {
-        let message = error.to_string();
-        match error {
-            JsonError::Syntax { .. } => ApiError::NotJson(message),
-            JsonError::Invalid { field, .. } => ApiError::Invalid { field, message },
-        }
-    }
-}
-
-impl From<BodyError> for ApiError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Json(error) => error.into(),
-            BodyError::TooManyValues => ApiError::TooLarge(error.to_string()),
-        }
-    }
-}
-
-impl From<LoginError> for ApiError {
-    fn from(error: LoginError) -> Self {
-        match error {
-            LoginError::Refused => ApiError::Unauthorized,
-            LoginError::Busy { retry_after_s } => ApiError::Busy { retry_after_s },
-        }
-    }
-}
-
-impl From<HashError> for ApiError {
-    fn from(error: HashError) -> Self {
-        match error {
-            HashError::Busy { retry_after_s } => ApiError::Busy { retry_after_s },
-            HashError::Unacceptable(message) => ApiError::invalid("password", format!("password: {message}")),
-            HashError::Failed(message) => {
-                tracing::error!(request = present_request(), error = %message, "a password could not be hashed");
-                ApiError::Internal
-            }
-        }
-    }
-}
-
-/// Why a record is not made now.
-pub(crate) const UNSENT: &str = "A record of another person was deleted under this id, which has not reached the centre: \
-                                 take another id, or wait for the next round";
-
-const REWRITTEN: &str = "This person was made another human being than the one whom the centre has. The next round asks whether \
-                         the two are one: decide that first (thalamus-edge conflicts list)";
-
-impl From<EditError> for ApiError {
-    fn from(error: EditError) -> Self {
-        match error {
-            EditError::Store(error) => error.into(),
-            EditError::Stays(Stays::Held { conflict }) => ApiError::DecisionPending { conflict },
-            EditError::Stays(Stays::Rewritten) => {
-                ApiError::Conflict { message: REWRITTEN.into(), current: serde_json::Value::Null }
-            }
-            EditError::Stays(Stays::LogsIn) => ApiError::invalid("active", "The user is active."),
-            EditError::Stays(Stays::HasRecords) => {
-                ApiError::invalid("", "The user has records of their own.")
-            }
-            EditError::Departed => ApiError::Conflict {
-                message:
-                    "The account was another person's, whose records are still here, or whose delete or those of their records \
-                          have not reached the centre: take another account, or restore that person from the trash"
-                        .into(),
-                current: serde_json::Value::Null,
-            },
-            EditError::Unsent => ApiError::Conflict { message: UNSENT.into(), current: Value::Null },
-            EditError::Moved | EditError::Unmet(_) => ApiError::Conflict {
-                message: "The record is being changed by others; try again".into(),
-                current: Value::Null,
-            },
-        }
-    }
-}
+/// Why an answer is a refusal, for the audit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused(pub(crate) Outcome);

@@ -9,13 +9,13 @@ use std::sync::{Arc, LazyLock};
 
 use bson::RawDocument;
 
-use super::Node;
-use super::caller::Caller;
-use super::error::ApiError;
-use super::rights::Rights;
 use crate::domain::address::AddressPrefix;
 use crate::domain::fair_queue::Bounds;
 use crate::domain::json::weight::{self, RECORD_MAX};
+use crate::http::access::caller::Caller;
+use crate::http::access::rights::Rights;
+use crate::http::error::ApiError;
+use crate::http::state::app_state::Node;
 use crate::store::{Budget, Given, Share, off_workers};
 
 /// What all work together may take that takes much. What would take more is done alone.
@@ -150,7 +150,7 @@ async fn take_of(
     }
 }
 
-/// Returns once so many bytes of the caller's answer have their place ([`super::answer_budget`]); an error where there is
+/// Returns once so many bytes of the caller's answer have their place ([`crate::http::bodies::answer_budget`]); an error where there is
 /// none for long, or where the caller has lost a right meanwhile. Call it without work: it may wait for slow readers.
 pub(crate) async fn wait_for_place(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<(), ApiError> {
     if caller.answer.place(bytes) {
