@@ -271,7 +271,10 @@ fn requests_write_by_rights_only() {
         assert!(!code.contains(UNGUARDED), "src/{path} writes to the store by no right");
     }
     for path in UNGUARDED_IN {
-        assert!(sources.iter().any(|source| source.path == *path && source.code.contains(UNGUARDED)), "{path}");
+        assert!(
+            sources.iter().any(|source| source.path == *path && source.code.contains(UNGUARDED)),
+            "{path}"
+        );
     }
 }
 
