@@ -41,7 +41,7 @@ use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
 use crate::files::give_to_owner_of_directory;
-use crate::http::{Api, ApiSettings, BrowserSessions, ClientStore, KnownAccounts, Node, api};
+use crate::http::{Api, ApiSettings, AppState, BrowserSessions, ClientStore, KnownAccounts, api};
 use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
@@ -137,7 +137,7 @@ fn at_path(path: &Path) -> impl Fn(io::Error) -> AppError {
 /// A node that is wired together but not serving: what `serve` and the commands work on.
 pub struct App {
     pub config: Config,
-    pub node: Arc<Node>,
+    pub node: Arc<AppState>,
 }
 
 impl App {
@@ -156,7 +156,7 @@ impl App {
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;
-        let node = Node {
+        let node = AppState {
             backups: Backups::new(store.clone(), config.backup_settings()),
             store: ClientStore::new(store),
             accounts: Accounts::new(config.accounts_settings())?,
@@ -314,7 +314,7 @@ async fn flush_notes(store: Store) {
 }
 
 /// Reads from the latest entries of the trail from where people have logged in.
-async fn remember_logins(node: Arc<Node>, entries_max: usize) {
+async fn remember_logins(node: Arc<AppState>, entries_max: usize) {
     let store = node.store.unguarded();
     if let Err(error) = node.accounts.remember_logins(store, now_ms(), entries_max).await {
         tracing::warn!(%error, "from where people have logged in is not known before they do so again");
@@ -322,7 +322,7 @@ async fn remember_logins(node: Arc<Node>, entries_max: usize) {
 }
 
 /// Looks now and then at what logins cost, so that names that nobody has cost as much.
-async fn learn_costs(node: Arc<Node>) {
+async fn learn_costs(node: Arc<AppState>) {
     loop {
         if let Err(error) = node.accounts.learn_costs(node.store.unguarded()).await {
             tracing::warn!(%error, "the costs of password hashes could not be counted");
@@ -496,7 +496,7 @@ impl Signals {
     async fn watch(
         mut self,
         config: Config,
-        node: Arc<Node>,
+        node: Arc<AppState>,
         tls: Option<Arc<Tls>>,
         handle: Handle<SocketAddr>,
         stop: CancellationToken,
@@ -541,13 +541,13 @@ async fn end_with(store: Store, handle: Handle<SocketAddr>, stop: CancellationTo
 const RULES_UNSETTLED: &str = "which emergencies and links the access rules have ended is not in the store yet: they are \
                                over, and it is tried again every minute";
 
-async fn settle_rules(node: &Arc<Node>) {
+async fn settle_rules(node: &Arc<AppState>) {
     if let Err(error) = node.settle_rules().await {
         tracing::error!(%error, "{RULES_UNSETTLED}");
     }
 }
 
-async fn reload_rules(config: &Config, node: &Arc<Node>) {
+async fn reload_rules(config: &Config, node: &Arc<AppState>) {
     match config.acl() {
         Ok((acl, warnings)) => {
             for warning in warnings {

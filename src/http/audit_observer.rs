@@ -1,6 +1,6 @@
 //! Floor 4. What requests leave in the audit trail besides their writes: reads, and refusals.
 //!
-//! Every answer to somebody who is logged in passes [`Witness::saw`]. A read is noted whatever handler made it;
+//! Every answer to somebody who is logged in passes [`AuditObserver::note_answer`]. A read is noted whatever handler made it;
 //! handlers only say more about it than the path does. Paths are looked at through their pattern, so nothing that
 //! a client made up gets in but ids, and those are cut to size.
 
@@ -19,7 +19,7 @@ use crate::domain::schema::{Owner, SCHEMAS, Schema};
 use crate::http::access::caller::Caller;
 use crate::http::error::{ApiError, Refused};
 use crate::http::extract::Pattern;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Unnoted, under};
 
 /// Paths that tell nothing about anybody but the caller.
@@ -29,7 +29,7 @@ const SILENT_ROUTES: &[&str] =
 /// Notes an attempt to prove to be `account`, if there is such an account: what was typed as a name may be a
 /// password.
 pub(crate) fn login_failed(
-    node: &Node,
+    node: &AppState,
     who: &Actor,
     account: Option<&Actor>,
     from: Option<IpAddr>,
@@ -47,7 +47,7 @@ pub(crate) fn login_failed(
 }
 
 /// Notes a read before it is answered; an error is the answer instead.
-pub(crate) async fn note_read(node: &Node, event: Event) -> Result<(), ApiError> {
+pub(crate) async fn note_read(node: &AppState, event: Event) -> Result<(), ApiError> {
     let take = |who: &str| node.accounts.reads().take(who, Writer::Reader);
     let noted = match node.store.note_read(event, take) {
         Err(Unnoted::Full(event)) => Box::pin(node.store.note_read_in_time(event, take)).await,
@@ -60,14 +60,19 @@ pub(crate) async fn note_read(node: &Node, event: Event) -> Result<(), ApiError>
 }
 
 /// [`note_read`] of what an emergency shows: it is on disk before.
-async fn note_emergency(node: &Node, event: Event) -> Result<(), ApiError> {
+async fn note_emergency(node: &AppState, event: Event) -> Result<(), ApiError> {
     let taken = node.accounts.reads().take(&event.who, Writer::Reader);
     taken.map_err(|retry_after_s| ApiError::TooManyReads { retry_after_s })?;
     Ok(node.store.note_on_disk(event).await?)
 }
 
 /// Notes refusals within the answer to one request: as one event, which names the first id that was refused.
-pub(crate) fn note_refusals(node: &Node, caller: &Caller, path: &'static str, refused: &[(&str, Outcome)]) {
+pub(crate) fn note_refusals(
+    node: &AppState,
+    caller: &Caller,
+    path: &'static str,
+    refused: &[(&str, Outcome)],
+) {
     for outcome in [Outcome::Hidden, Outcome::Forbidden] {
         let mut ids = refused.iter().filter(|(_, of_one)| *of_one == outcome).map(|(id, _)| *id);
         let Some(first) = ids.next() else { continue };
@@ -87,7 +92,7 @@ pub(crate) fn about_account(event: Event, account: &Actor) -> Event {
 
 /// What an answer shows, for the audit: put into its extensions by handlers that know it.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct AuditEvent {
     what: What,
     kind: &'static str,
     id: String,
@@ -100,9 +105,9 @@ pub(crate) struct Seen {
     place: String,
 }
 
-impl Seen {
-    fn new(what: What, kind: &'static str, id: &str, owner: Option<String>) -> Seen {
-        Seen {
+impl AuditEvent {
+    fn new(what: What, kind: &'static str, id: &str, owner: Option<String>) -> AuditEvent {
+        AuditEvent {
             what,
             kind,
             id: id.to_owned(),
@@ -113,36 +118,36 @@ impl Seen {
         }
     }
 
-    pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> Seen {
-        Seen::new(What::Read, schema.collection, id, owner)
+    pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> AuditEvent {
+        AuditEvent::new(What::Read, schema.collection, id, owner)
     }
 
     /// Records of one account, or of everybody.
-    pub(crate) fn list(schema: &Schema, owner: Option<String>) -> Seen {
+    pub(crate) fn list(schema: &Schema, owner: Option<String>) -> AuditEvent {
         let owner = match schema.owner {
             Owner::Nobody => None,
             _ => owner.as_deref().map(fold_account),
         };
         let is_of_everybody = schema.owner != Owner::Nobody && owner.is_none();
-        Seen { is_of_everybody, ..Seen::new(What::List, schema.collection, "", owner) }
+        AuditEvent { is_of_everybody, ..AuditEvent::new(What::List, schema.collection, "", owner) }
     }
 
     /// A list of something else: about one account, about everybody, or about no person.
-    pub(crate) fn other(kind: &'static str, owner: Option<String>) -> Seen {
-        Seen::new(What::List, kind, "", owner)
+    pub(crate) fn other(kind: &'static str, owner: Option<String>) -> AuditEvent {
+        AuditEvent::new(What::List, kind, "", owner)
     }
 
     /// About the data of all people.
-    pub(crate) fn of_everybody(self) -> Seen {
-        Seen { is_of_everybody: true, ..self }
+    pub(crate) fn of_everybody(self) -> AuditEvent {
+        AuditEvent { is_of_everybody: true, ..self }
     }
 
-    pub(crate) fn at(self, place: String) -> Seen {
-        Seen { place, ..self }
+    pub(crate) fn read_from(self, place: String) -> AuditEvent {
+        AuditEvent { place, ..self }
     }
 
-    pub(crate) fn under(self, opening: Option<u64>) -> Seen {
-        Seen { opening, ..self }
+    pub(crate) fn in_emergency(self, opening: Option<u64>) -> AuditEvent {
+        AuditEvent { opening, ..self }
     }
 
     /// The emergency without which it would not have been shown.
@@ -160,7 +165,7 @@ impl Seen {
     }
 
     /// The response with this beside it.
-    pub(crate) fn on(self, mut response: Response) -> Response {
+    pub(crate) fn attach_to(self, mut response: Response) -> Response {
         response.extensions_mut().insert(self);
         response
     }
@@ -172,20 +177,20 @@ fn is_plain(id: &str) -> bool {
 }
 
 /// What a request was, kept while it is answered.
-pub(crate) struct Witness {
+pub(crate) struct AuditObserver {
     method: Method,
     uri: Uri,
     pattern: Pattern,
 }
 
-impl Witness {
-    pub(crate) fn of(request: &Request, pattern: Pattern) -> Witness {
-        Witness { method: request.method().clone(), uri: request.uri().clone(), pattern }
+impl AuditObserver {
+    pub(crate) fn of(request: &Request, pattern: Pattern) -> AuditObserver {
+        AuditObserver { method: request.method().clone(), uri: request.uri().clone(), pattern }
     }
 
     /// Notes what an answer to `caller` shows or refuses, and returns it; what cannot be noted is not shown. What an
     /// emergency shows is on disk before.
-    pub(crate) async fn saw(&self, node: &Node, caller: &Caller, response: Response) -> Response {
+    pub(crate) async fn note_answer(&self, node: &AppState, caller: &Caller, response: Response) -> Response {
         if let Some(Refused(outcome)) = response.extensions().get::<Refused>() {
             self.refused(node, &caller.principal.actor, caller.from(), *outcome);
             return response;
@@ -195,7 +200,7 @@ impl Witness {
             return response;
         }
         let is_read = [Method::GET, Method::HEAD].contains(&self.method);
-        let seen = response.extensions().get::<Seen>();
+        let seen = response.extensions().get::<AuditEvent>();
         let mut login = None;
         let event = match seen {
             Some(seen) => seen.event(&caller.principal.actor),
@@ -234,14 +239,14 @@ impl Witness {
 
     /// Who has logged in, where the answer shows nothing and no such answer was noted from there today. A session has an entry
     /// of its own.
-    fn login_to_note(&self, node: &Node, caller: &Caller) -> Option<String> {
+    fn login_to_note(&self, node: &AppState, caller: &Caller) -> Option<String> {
         let is_silent = SILENT_ROUTES.contains(&self.pattern) && caller.session.is_none();
         let user = caller.principal.actor.login_name().filter(|_| caller.principal.actor.has_account())?;
         (is_silent && !node.accounts.is_login_noted(&user, caller.peer)).then_some(user)
     }
 
     /// Notes a request that was turned away.
-    pub(crate) fn refused(&self, node: &Node, who: &Actor, peer: Option<IpAddr>, outcome: Outcome) {
+    pub(crate) fn refused(&self, node: &AppState, who: &Actor, peer: Option<IpAddr>, outcome: Outcome) {
         let (kind, id, owner) = self.subject();
         let event = Event::new(What::Denied, who).at(peer).ended(outcome);
         // A method that nobody knows may be any text.

@@ -19,7 +19,7 @@ use crate::http::auth::password_form;
 use crate::http::error::ApiError;
 use crate::http::extract::{form_pairs, query_pairs};
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 
 /// What a path of the node itself asks for.
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
 ];
 
 pub(crate) async fn authorization(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -110,7 +110,7 @@ enum Refusal {
     Denied(Denied),
 }
 
-fn decide(node: &Node, who: &Principal, verb: Verb, path: &str) -> Result<Result<(), Refusal>, ApiError> {
+fn decide(node: &AppState, who: &Principal, verb: Verb, path: &str) -> Result<Result<(), Refusal>, ApiError> {
     let acl = node.acl();
     let path = path.split('#').next().unwrap_or_default();
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -164,7 +164,7 @@ fn decide_node(
 }
 
 fn decide_record(
-    node: &Node,
+    node: &AppState,
     acl: &Acl,
     who: &Principal,
     verb: Verb,
@@ -214,7 +214,7 @@ fn own_account(who: &Principal, schema: &Schema) -> Option<String> {
     }
 }
 
-fn owner_of(node: &Node, schema: &Schema, id: &str) -> Result<Option<String>, ApiError> {
+fn owner_of(node: &AppState, schema: &Schema, id: &str) -> Result<Option<String>, ApiError> {
     let view = node.store.read()?;
     if let Some(noted) = view.noted_owner(schema.kind, id)? {
         return Ok(noted.account().map(str::to_owned));

@@ -10,17 +10,17 @@ use crate::http::error::ApiError;
 const NOT_TEXT: &str = "the path is not UTF-8 text";
 
 /// The variable parts of the path by their names, decoded.
-pub(crate) struct At(Vec<(String, String)>);
+pub(crate) struct PathParams(Vec<(String, String)>);
 
-impl At {
+impl PathParams {
     /// Of parts as they stand in the path.
-    pub(crate) fn of<'p>(parts: impl Iterator<Item = (&'p str, &'p str)>) -> Result<At, ApiError> {
+    pub(crate) fn of<'p>(parts: impl Iterator<Item = (&'p str, &'p str)>) -> Result<PathParams, ApiError> {
         let decoded = parts.map(|(name, part)| {
             let part = percent_encoding::percent_decode_str(part).decode_utf8();
             let part = part.map_err(|_| ApiError::invalid("", NOT_TEXT))?;
             Ok((name.to_owned(), part.into_owned()))
         });
-        Ok(At(decoded.collect::<Result<_, ApiError>>()?))
+        Ok(PathParams(decoded.collect::<Result<_, ApiError>>()?))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -36,12 +36,14 @@ impl At {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for At {
+impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match RawPathParams::from_request_parts(parts, state).await {
-            Ok(at) => Ok(At(at.iter().map(|(name, part)| (name.to_owned(), part.to_owned())).collect())),
+            Ok(params) => {
+                Ok(PathParams(params.iter().map(|(name, part)| (name.to_owned(), part.to_owned())).collect()))
+            }
             Err(_) => Err(ApiError::invalid("", NOT_TEXT)),
         }
     }

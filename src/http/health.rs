@@ -1,4 +1,4 @@
-//! Floor 4. The node about itself: welcome page, liveness, readiness, login check.
+//! Floor 4. Welcome page, liveness, readiness and login check.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::http::access::caller::Caller;
 use crate::http::response::{self, page};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::settings::BrowserSessions;
 
 const WELCOME: &str = include_str!("pages/welcome.html");
 const SESSION_LINK: &str = "<p><a href=\"/session\">Log in with this browser</a></p>\n";
 
-pub(crate) async fn welcome(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
+pub(crate) async fn welcome(State(node): State<Arc<AppState>>, headers: HeaderMap) -> Response {
     let has_sessions = node.settings.browser_sessions.for_request(&headers) == BrowserSessions::On;
     let session = if has_sessions { SESSION_LINK } else { "" };
     let html = WELCOME.replace("{{session}}", session).replace("{{version}}", env!("CARGO_PKG_VERSION"));
@@ -27,7 +27,7 @@ pub(crate) async fn healthz() -> &'static str {
 }
 
 /// The store answers.
-pub(crate) async fn readyz(State(node): State<Arc<Node>>) -> Response {
+pub(crate) async fn readyz(State(node): State<Arc<AppState>>) -> Response {
     if node.store.has_given_up() {
         return (StatusCode::SERVICE_UNAVAILABLE, "not ready: the store takes nothing any more\n")
             .into_response();

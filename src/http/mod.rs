@@ -1,18 +1,19 @@
-//! Floor 4. The API over HTTP: its routes, what surrounds every request, and the handlers.
+//! Floor 4. The API over HTTP: routes, middleware and handlers.
 //!
 //! Rooms, from the top down; each imports only rooms below it:
 //!
-//! - `router`, `routes`: which handler serves a path
-//! - [`middleware`]: what surrounds every handler
-//! - `health`, `authorization`: the node about itself, and what a caller may do here
+//! - `router`: the route table
+//! - [`middleware`]: request id, login, quotas and audit around every handler
+//! - `routes`: finds the handler of a path
+//! - `health`, `authorization`: health of the node, and the rights of a caller for other services
 //! - [`admin`]: accounts, audit trail, backups
 //! - [`sync`]: status, conflicts, refused records, trash
 //! - [`records`]: records of every kind, and attachments
 //! - [`auth`]: passwords, sessions, one-time links, emergencies
-//! - `workload`: memory and processor time that requests take, in turn
-//! - `audit_observer`: reads and refusals in the audit trail
+//! - `workload`: shares memory and processor time among requests
+//! - `audit_observer`: notes reads and refusals in the audit trail
 //! - [`access`]: the caller and their rights
-//! - [`state`]: what all requests share
+//! - [`state`]: the state that all requests share
 //! - [`bodies`]: bodies of requests and answers
 //! - `extract`, `error`, `request_id`, `response`: parts of a request, and forms of an answer
 
@@ -38,14 +39,14 @@ mod workload;
 pub use access::account::fold_local;
 pub use access::caller::Peer;
 pub use admin::users::check_local_name;
-pub use auth::authentication::basic_credentials;
+pub use auth::basic_login::basic_credentials;
 pub use bodies::arrivals::{Arrivals, Received};
 pub(crate) use bodies::pieces::{PieceRule, Pieces};
 pub use error::Overloaded;
 pub(crate) use middleware::error_page::{Refusal, Unasked};
 pub use middleware::long_answer::PIECE_BYTES;
 pub use router::{Api, api};
-pub use state::app_state::Node;
+pub use state::app_state::AppState;
 pub use state::client_store::ClientStore;
 pub use state::known_accounts::KnownAccounts;
 pub use state::settings::{ApiSettings, BrowserSessions, CollectionShape, FORWARDED_PROTO};

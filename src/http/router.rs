@@ -21,7 +21,7 @@ use crate::http::auth::{emergency, link_form, links, password_form, sessions};
 use crate::http::middleware::every_request::answered;
 use crate::http::records::change_feed;
 use crate::http::routes::{Records, Routes, ServedRoutes};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::settings::BrowserSessions;
 use crate::http::sync::{
     conflict_list, conflict_trials, conflicts, refused_records, status, trash, waiting_records,
@@ -29,7 +29,7 @@ use crate::http::sync::{
 use crate::http::{authorization, health};
 
 /// The whole API.
-pub fn api(node: Arc<Node>) -> Api {
+pub fn api(node: Arc<AppState>) -> Api {
     let mut routes = Routes::default()
         .route("/", get(health::welcome))
         .route("/healthz", get(health::healthz))

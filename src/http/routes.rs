@@ -1,7 +1,7 @@
-//! Floor 4. Which handler serves a path. Patterns of paths are looked up here once, before the login.
+//! Floor 4. Finds the handler that serves a path, once, before the login.
 //!
 //! The tree is of the kind in which axum finds handlers. What surrounds a request needs the pattern of its path before the login,
-//! and a GET of records goes to its handler without a second lookup (see [`Way`]).
+//! and a GET of records goes to its handler without a second lookup (see [`RouteMatch`]).
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use tower::Service as _;
 
 use crate::domain::schema::{Route, Schema, Shape};
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
+use crate::http::access::request_body::RequestBody;
 use crate::http::error::ApiError;
-use crate::http::extract::{At, Pattern};
+use crate::http::extract::{PathParams, Pattern};
 use crate::http::records::item::ItemTarget;
 use crate::http::records::{content, list, read, write};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 
 /// Routes while they are put together.
 #[derive(Default)]
 pub(crate) struct Routes {
-    router: Router<Arc<Node>>,
+    router: Router<Arc<AppState>>,
     places: matchit::Router<Place>,
     patterns: Vec<Pattern>,
 }
@@ -48,14 +48,14 @@ pub(crate) struct Records {
 ///
 /// A GET of records goes to its handler from here: looked up and called by axum once more it takes 17 µs of processor
 /// time instead of 16 (the book of `benches/run`). The router has the same handler for those, and answers HEAD with it.
-pub(crate) struct Way<'a> {
+pub(crate) struct RouteMatch<'a> {
     pub(crate) pattern: Pattern,
     reading: Option<Reading>,
     router: &'a Router,
 }
 
 /// Records that a GET is for, and what its path names.
-type Reading = (Records, Result<At, ApiError>);
+type Reading = (Records, Result<PathParams, ApiError>);
 
 /// What a path leads to.
 #[derive(Default)]
@@ -64,16 +64,16 @@ pub(crate) struct Found {
     reading: Option<Reading>,
 }
 
-impl Way<'_> {
+impl RouteMatch<'_> {
     /// The answer of the handler; `caller` is who has logged in.
-    pub(crate) async fn go(
+    pub(crate) async fn answer(
         self,
-        node: &Arc<Node>,
+        node: &Arc<AppState>,
         caller: Option<&Caller>,
         mut request: Request,
     ) -> Response {
-        if let (Some((records, at)), Some(caller)) = (self.reading, caller) {
-            let read = async { records.read(node, caller, &at?, &request.into_parts().0).await };
+        if let (Some((records, params)), Some(caller)) = (self.reading, caller) {
+            let read = async { records.read(node, caller, &params?, &request.into_parts().0).await };
             return read.await.into_response();
         }
         if let Some(caller) = caller {
@@ -89,16 +89,16 @@ impl Way<'_> {
 
 impl Routes {
     /// Each pattern once.
-    pub(crate) fn route(self, pattern: Pattern, methods: MethodRouter<Arc<Node>>) -> Routes {
+    pub(crate) fn route(self, pattern: Pattern, methods: MethodRouter<Arc<AppState>>) -> Routes {
         self.add(Place { pattern, records: None }, methods)
     }
 
     /// The pattern of a row of the schema's routes.
-    pub(crate) fn records(self, records: Records, methods: MethodRouter<Arc<Node>>) -> Routes {
+    pub(crate) fn records(self, records: Records, methods: MethodRouter<Arc<AppState>>) -> Routes {
         self.add(Place { pattern: records.route.path, records: Some(records) }, methods)
     }
 
-    fn add(mut self, place: Place, methods: MethodRouter<Arc<Node>>) -> Routes {
+    fn add(mut self, place: Place, methods: MethodRouter<Arc<AppState>>) -> Routes {
         let pattern = place.pattern;
         self.patterns.push(pattern);
         self.router = self.router.route(pattern, methods);
@@ -108,7 +108,7 @@ impl Routes {
         self
     }
 
-    pub(crate) fn finish(self, node: &Arc<Node>) -> RouteTable {
+    pub(crate) fn finish(self, node: &Arc<AppState>) -> RouteTable {
         let router = self
             .router
             .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
@@ -127,7 +127,7 @@ pub(crate) struct RouteTable {
 
 /// Routes, and the node that they serve.
 pub(crate) struct ServedRoutes {
-    pub(crate) node: Arc<Node>,
+    pub(crate) node: Arc<AppState>,
     pub(crate) routes: RouteTable,
 }
 
@@ -142,14 +142,14 @@ impl RouteTable {
             return Found::default();
         };
         let records = place.value.records.filter(|_| request.method() == Method::GET);
-        let reading = records.map(|records| (records, At::of(place.params.iter())));
+        let reading = records.map(|records| (records, PathParams::of(place.params.iter())));
         Found { pattern: place.value.pattern, reading }
     }
 
     /// Where a request goes; to the answer for a missing path if no pattern fits.
-    pub(crate) fn way(&self, found: Found) -> Way<'_> {
+    pub(crate) fn route_match(&self, found: Found) -> RouteMatch<'_> {
         let Found { pattern, reading } = found;
-        Way { pattern, reading, router: &self.router }
+        RouteMatch { pattern, reading, router: &self.router }
     }
 }
 
@@ -157,47 +157,52 @@ impl Records {
     /// What GET answers.
     async fn read(
         self,
-        node: &Arc<Node>,
+        node: &Arc<AppState>,
         caller: &Caller,
-        at: &At,
+        params: &PathParams,
         parts: &Parts,
     ) -> Result<Response, ApiError> {
         let Records { schema, route } = self;
         match route.shape {
             Shape::Item | Shape::ItemOfPerson => {
-                read::read(node, &ItemTarget::new(schema, route, at), caller, &parts.headers).await
+                read::read(node, &ItemTarget::new(schema, route, params), caller, &parts.headers).await
             }
             // Longer, so not a part of what every read carries along.
             Shape::Collection | Shape::OfPerson | Shape::OfPage => {
-                Box::pin(list::list(Arc::clone(node), schema, route, caller, at, parts)).await
+                Box::pin(list::list(Arc::clone(node), schema, route, caller, params, parts)).await
             }
             Shape::Content => {
-                Box::pin(content::download(node, schema, route, caller, at, &parts.headers)).await
+                Box::pin(content::download(node, schema, route, caller, params, &parts.headers)).await
             }
         }
     }
 
     /// The methods of its path.
-    pub(crate) fn methods(self) -> MethodRouter<Arc<Node>> {
+    pub(crate) fn methods(self) -> MethodRouter<Arc<AppState>> {
         let Records { schema, route } = self;
-        let read =
-            get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                self.read(&node, &caller, &at, &request.into_parts().0).await
-            });
+        let read = get(
+            move |State(node): State<Arc<AppState>>, caller: Caller, params: PathParams, request: Request| async move {
+                self.read(&node, &caller, &params, &request.into_parts().0).await
+            },
+        );
         let write = move |method: Method,
-                          State(node): State<Arc<Node>>,
+                          State(node): State<Arc<AppState>>,
                           caller: Caller,
-                          at: At,
+                          params: PathParams,
                           headers: HeaderMap,
-                          body: Sent| async move {
-            write::write(&node, &ItemTarget::new(schema, route, &at), &caller, &method, &headers, body).await
+                          body: RequestBody| async move {
+            write::write(&node, &ItemTarget::new(schema, route, &params), &caller, &method, &headers, body)
+                .await
         };
         match route.shape {
             Shape::Collection | Shape::OfPerson | Shape::OfPage => read,
             Shape::Item | Shape::ItemOfPerson => read.post(write).patch(write).put(write).delete(write),
             Shape::Content => read.put(
-                move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                    content::upload(&node, schema, route, &caller, &at, request).await
+                move |State(node): State<Arc<AppState>>,
+                      caller: Caller,
+                      params: PathParams,
+                      request: Request| async move {
+                    content::upload(&node, schema, route, &caller, &params, request).await
                 },
             ),
         }

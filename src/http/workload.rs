@@ -15,7 +15,7 @@ use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::http::access::caller::Caller;
 use crate::http::access::rights::Rights;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Budget, Given, Share, off_workers};
 
 /// What all work together may take that takes much. What would take more is done alone.
@@ -89,7 +89,7 @@ pub(crate) fn showing(row_bytes: usize) -> usize {
 /// A part of what all work may take, as soon as it is this client's turn; an error where too many of its requests wait
 /// already, or where the caller has lost a right meanwhile. Who has it waits for no record ([`crate::store::Store::turn`]):
 /// those who have one wait for this.
-pub(crate) async fn take(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<Work, ApiError> {
+pub(crate) async fn take(node: &Arc<AppState>, caller: &Caller, bytes: usize) -> Result<Work, ApiError> {
     take_of(budget_for(bytes), node, caller, bytes).await
 }
 
@@ -116,18 +116,18 @@ pub fn all_work() -> Option<[Share; 2]> {
 }
 
 /// For a piece of a list.
-pub(crate) async fn take_for_list(node: &Arc<Node>, caller: &Caller) -> Result<Work, ApiError> {
+pub(crate) async fn take_for_list(node: &Arc<AppState>, caller: &Caller) -> Result<Work, ApiError> {
     take(node, caller, LIST_PIECE).await
 }
 
 /// For a piece of the list of conflicts.
-pub(crate) async fn take_for_rows(node: &Arc<Node>, caller: &Caller) -> Result<Work, ApiError> {
+pub(crate) async fn take_for_rows(node: &Arc<AppState>, caller: &Caller) -> Result<Work, ApiError> {
     take(node, caller, ROWS_PIECE).await
 }
 
 /// For an upload of so many bytes.
 pub(crate) async fn take_for_upload(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     bytes: usize,
 ) -> Result<Work, ApiError> {
@@ -136,7 +136,7 @@ pub(crate) async fn take_for_upload(
 
 async fn take_of(
     budget: &Arc<Budget>,
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     bytes: usize,
 ) -> Result<Work, ApiError> {
@@ -152,7 +152,11 @@ async fn take_of(
 
 /// Returns once so many bytes of the caller's answer have their place ([`crate::http::bodies::answer_budget`]); an error where there is
 /// none for long, or where the caller has lost a right meanwhile. Call it without work: it may wait for slow readers.
-pub(crate) async fn wait_for_place(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<(), ApiError> {
+pub(crate) async fn wait_for_place(
+    node: &Arc<AppState>,
+    caller: &Caller,
+    bytes: usize,
+) -> Result<(), ApiError> {
     if caller.answer.place(bytes) {
         return Ok(());
     }

@@ -25,7 +25,7 @@ use thalamus_edge::domain::active::ActiveFromCentre;
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::http::{
-    Api, ApiSettings, BrowserSessions, ClientStore, CollectionShape, Node, Peer, Received, api,
+    Api, ApiSettings, AppState, BrowserSessions, ClientStore, CollectionShape, Peer, Received, api,
 };
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
@@ -131,7 +131,7 @@ impl Setup {
 }
 
 pub(crate) struct TestNode {
-    pub(crate) node: Arc<Node>,
+    pub(crate) node: Arc<AppState>,
     api: Api,
     /// Where its backups go.
     _directory: TempDir,
@@ -175,7 +175,7 @@ impl TestNode {
             data_dir: directory.path().to_owned(),
             reserve_bytes: 0,
         };
-        let node = Arc::new(Node {
+        let node = Arc::new(AppState {
             backups: Backups::new(store.clone(), backup_settings),
             sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
             store: ClientStore::new(store),

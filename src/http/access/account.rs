@@ -1,4 +1,4 @@
-//! Floor 4. Which account a name means, how it is stored, and who administers accounts.
+//! Floor 4. Accounts: the names that mean them, their stored documents, and the right to administer them.
 
 use bson::Document;
 
@@ -6,7 +6,7 @@ use crate::domain::access::{Acl, Actor, LOCAL_SUFFIX, Principal, Verb, local_nam
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{StoreError, Tx};
 
 /// Space that a change of an account needs, roughly.
@@ -62,7 +62,7 @@ impl std::fmt::Display for Account {
 }
 
 /// The name in a role with `global`, and to be root or the operator.
-pub(crate) fn may_administer(node: &Node, who: &Principal, verb: Verb) -> Result<(), ApiError> {
+pub(crate) fn may_administer(node: &AppState, who: &Principal, verb: Verb) -> Result<(), ApiError> {
     may_administer_by(&node.acl(), who, verb)
 }
 

@@ -9,12 +9,12 @@ use crate::domain::access::{Actor, Principal, local_name};
 use crate::domain::active::{Closing, is_active, is_active_raw, is_open_here};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Granted, Snapshot, StoreError, Tx};
 
 /// [`find_account`], without looking again for what is the same for as long as nothing is written: that costs a
 /// quarter of what answering with a record does.
-pub(crate) fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
+pub(crate) fn known_account(node: &AppState, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
     let found = match node.known_accounts.get(&view, user) {
         Some(seen) => seen,
@@ -28,7 +28,7 @@ pub(crate) fn known_account(node: &Node, user: &str) -> Result<Option<StoredAcco
 }
 
 /// The account of this name as it is now, with the roles that count on this node.
-pub(crate) fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
+pub(crate) fn find_account(node: &AppState, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
     account_of(node, &view, &login_name(user))?.map(|account| at_present(node, &view, account)).transpose()
 }
@@ -44,7 +44,7 @@ fn login_name(user: &str) -> Actor {
 /// The account at this moment: a person's is as if closed while the centre has not been heard for too long. Not part of
 /// what is remembered of a view, because time passes while nothing is written.
 pub(crate) fn at_present(
-    node: &Node,
+    node: &AppState,
     view: &Snapshot,
     account: StoredAccount,
 ) -> Result<StoredAccount, StoreError> {
@@ -53,13 +53,13 @@ pub(crate) fn at_present(
 }
 
 /// Whether an account of this kind lets in while the centre has not been heard for so long: technicians' always do.
-pub(crate) fn is_admitted(node: &Node, view: &Snapshot, actor: &Actor) -> Result<bool, StoreError> {
+pub(crate) fn is_admitted(node: &AppState, view: &Snapshot, actor: &Actor) -> Result<bool, StoreError> {
     Ok(!matches!(actor, Actor::Person(_)) || node.sync.admits_people(view)?)
 }
 
 /// An account as a view of the store holds it; `None` if there is none, or nobody can log in with it.
 pub(crate) fn account_of(
-    node: &Node,
+    node: &AppState,
     snapshot: &Snapshot,
     actor: &Actor,
 ) -> Result<Option<StoredAccount>, StoreError> {
@@ -89,7 +89,7 @@ pub(crate) fn account_of(
 
 /// [`account_of`] in a transaction.
 pub(crate) fn account_in_tx(
-    node: &Node,
+    node: &AppState,
     tx: &Tx<'_>,
     actor: &Actor,
 ) -> Result<Option<StoredAccount>, StoreError> {
@@ -145,7 +145,7 @@ impl AccountFields {
     /// `granted`: roles that count because they were given on this node.
     fn account(
         self,
-        node: &Node,
+        node: &AppState,
         id: String,
         granted: &Granted,
         shares_account: bool,
@@ -169,7 +169,7 @@ fn local_account(name: String, account: &bson::Document, rights_count: u64) -> S
 
 /// Whether a person's account is open here, by its record and by how it was closed here: [`is_open_here`].
 pub(crate) fn is_open(
-    node: &Node,
+    node: &AppState,
     is_active: bool,
     closing: impl FnOnce() -> Result<Option<Closing>, StoreError>,
 ) -> Result<bool, StoreError> {
@@ -177,7 +177,7 @@ pub(crate) fn is_open(
 }
 
 /// The account of a caller who has been let in, as it is now.
-pub(crate) fn account_now(node: &Node, actor: &Actor) -> Result<Option<StoredAccount>, StoreError> {
+pub(crate) fn account_now(node: &AppState, actor: &Actor) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
     account_of(node, &view, actor)?.map(|account| at_present(node, &view, account)).transpose()
 }

@@ -1,4 +1,4 @@
-//! Floor 4. The caller of a request, with everything from which their rights were made.
+//! Floor 4. The caller of a request, and the facts from which their rights were made.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::accounts::{SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal};
 use crate::http::bodies::answer_budget::AnswerBudget;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 
 /// Where a request comes from; set by whoever accepted the connection.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// The owner of an account, as it is stored now.
     pub(crate) fn of_account(
-        node: &Node,
+        node: &AppState,
         account: StoredAccount,
         peer: IpAddr,
         session: Option<SessionId>,

@@ -1,13 +1,12 @@
-//! Floor 4. Who asks, and what they may do now: the caller of a request, their account as it is stored, and their rights at the moment
-//! of effect.
+//! Floor 4. The caller of a request: their stored account, their compares the caller's rights again when a request takes effect, and their quota of writes.
 //!
-//! - `account`: which account a name means
-//! - `account_lookup`: accounts as they are in the store
+//! - `account`: accounts: names, stored documents, administrators
+//! - `account_lookup`: finds an account in the store, with its roles
 //! - `caller`: the caller of a request
-//! - `kept_values`: who may read what is kept of a record
-//! - `request_body`: the body, if the caller may still send it
-//! - `rights`: rights at the moment of effect
-//! - `write_quota`: how much an account may write
+//! - `kept_values`: rights to values kept from former versions of records
+//! - `request_body`: the body of a request, as handlers take it
+//! - `rights`: compares the caller's rights again when a request takes effect
+//! - `write_quota`: limits of writes and bytes per account
 
 pub(super) mod account;
 pub(super) mod account_lookup;

@@ -11,15 +11,15 @@ use crate::http::bodies::decoding::IncomingBody;
 use crate::http::error::ApiError;
 
 /// The body without its content coding, or why it could not be read: handlers say who may not come in before they look.
-pub(crate) struct Sent(pub(crate) Result<Bytes, ApiError>);
+pub(crate) struct RequestBody(pub(crate) Result<Bytes, ApiError>);
 
-impl<S: Send + Sync> FromRequest<S> for Sent {
+impl<S: Send + Sync> FromRequest<S> for RequestBody {
     type Rejection = ApiError;
 
     /// Fails if the rights of the caller have ended while the body came: then the handler is not run at all.
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let rights = request.extensions().get::<Arc<Rights>>().cloned();
-        let sent = Sent(read(request).await);
+        let sent = RequestBody(read(request).await);
         if let Some(rights) = rights {
             rights.check_now()?;
         }

@@ -15,18 +15,18 @@ use crate::http::access::account_lookup::{account_in_tx, account_now, account_of
 use crate::http::access::caller::{Caller, PasswordVersion};
 use crate::http::bodies::answer_budget::AnswerBudget;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::client_store::Writes;
 use crate::store::{Asker, Charge, Right, Snapshot, Stale, Standing, StoreError, Tx};
 
 /// A caller's rights, with what they were made from.
 pub(crate) struct Rights {
-    node: Arc<Node>,
+    node: Arc<AppState>,
     caller: Caller,
 }
 
 impl Rights {
-    pub(crate) fn of(node: &Arc<Node>, caller: &Caller) -> Rights {
+    pub(crate) fn of(node: &Arc<AppState>, caller: &Caller) -> Rights {
         // What is compared may outlive the answer, which is counted until it is sent.
         let caller = Caller { answer: AnswerBudget::default(), ..caller.clone() };
         Rights { node: Arc::clone(node), caller }
@@ -35,7 +35,7 @@ impl Rights {
     /// Those by which the answer to the caller's request is read. A write may have changed the account of its own caller,
     /// whose answer is not broken off for it: what ends it is what has changed since the transaction. A session ends with
     /// every change of its account, so it counts if the write has made none.
-    pub(crate) fn of_answer(node: &Arc<Node>, caller: &Caller) -> Rights {
+    pub(crate) fn of_answer(node: &Arc<AppState>, caller: &Caller) -> Rights {
         let Some(account) = caller.progress.written() else {
             return Rights::of(node, caller);
         };
@@ -50,7 +50,7 @@ impl Rights {
         self.compare_with(&*self.node.store.read()?)?.map_err(ApiError::Stale)
     }
 
-    pub(crate) fn node(&self) -> &Arc<Node> {
+    pub(crate) fn node(&self) -> &Arc<AppState> {
         &self.node
     }
 
@@ -102,7 +102,7 @@ impl Rights {
 }
 
 pub(crate) fn same_rules(then: &Arc<Acl>, now: &Arc<Acl>) -> Result<(), Stale> {
-    // Not whether they say the same: others may have been in force between them (`Node::replace_rules`).
+    // Not whether they say the same: others may have been in force between them (`AppState::replace_rules`).
     if Arc::ptr_eq(then, now) { Ok(()) } else { Err(Stale::Rules) }
 }
 
@@ -141,20 +141,20 @@ impl Standing for Rights {
 
 impl Caller {
     /// Who asks, with the right to write for as long as the caller's rights hold.
-    pub(crate) fn asker(&self, node: &Arc<Node>) -> Asker {
+    pub(crate) fn asker(&self, node: &Arc<AppState>) -> Asker {
         let right = Right::Client(Arc::new(Rights::of(node, self)));
         Asker { who: self.principal.actor.clone(), from: self.from(), right, charge: Charge::default() }
     }
 
     /// The store for what this caller writes.
-    pub(crate) fn writes<'a>(&self, node: &'a Arc<Node>) -> Writes<'a> {
+    pub(crate) fn writes<'a>(&self, node: &'a Arc<AppState>) -> Writes<'a> {
         Writes::by(&node.store, self.asker(node))
     }
 }
 
 /// The caller as they are now, for answers that are waited for: nobody whose account was changed or whose session ended
 /// meanwhile.
-pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, StoreError> {
+pub(crate) fn refreshed(node: &AppState, caller: &Caller) -> Result<Option<Caller>, StoreError> {
     let actor = &caller.principal.actor;
     if !actor.has_account() {
         return Ok(Some(caller.clone()));

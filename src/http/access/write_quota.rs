@@ -1,4 +1,4 @@
-//! Floor 4. How much an account may write and send for now.
+//! Floor 4. Limits the writes and bytes of an account: 429 before they cost a place in the audit trail or on disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use crate::accounts::Writer;
 use crate::domain::access::Principal;
 use crate::http::access::caller::Caller;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 
 /// As whom somebody writes.
-pub(crate) fn writer(node: &Node, who: &Principal) -> Writer {
+pub(crate) fn writer(node: &AppState, who: &Principal) -> Writer {
     if node.acl().reaches_everybody(who) { Writer::Everybody } else { Writer::Own }
 }
 
@@ -19,7 +19,7 @@ pub(crate) fn writer(node: &Node, who: &Principal) -> Writer {
 pub(crate) struct Allowance(Arc<Sender>);
 
 struct Sender {
-    node: Arc<Node>,
+    node: Arc<AppState>,
     who: String,
     writer: Writer,
     taken: AtomicU64,
@@ -27,7 +27,7 @@ struct Sender {
 
 impl Allowance {
     /// Takes one write from what the caller's account has left.
-    pub(crate) fn take_write(node: &Arc<Node>, caller: &Caller) -> Result<Allowance, ApiError> {
+    pub(crate) fn take_write(node: &Arc<AppState>, caller: &Caller) -> Result<Allowance, ApiError> {
         let who = caller.principal.actor.to_string();
         let writer = writer(node, &caller.principal);
         let took = node.accounts.writes().take(&who, writer);

@@ -22,11 +22,11 @@ use crate::domain::schema::is_account;
 use crate::http::access::account::Account;
 use crate::http::access::account_lookup::{is_open, strings};
 use crate::http::access::caller::Caller;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::bodies::answer_budget::KeptBytes;
 use crate::http::error::ApiError;
 use crate::http::extract::query_pairs;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload;
 use crate::store::{ActiveChange, Granted, Part, Snapshot, StoreError};
 
@@ -43,7 +43,7 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// and `came_from`, `"centre"` or `"import"`: from where the value is that they have;
 /// both null if the journal does not go back so far. `&since=MOMENT`: only those who were made or changed so then or later.
 pub(crate) async fn list(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -73,7 +73,7 @@ pub(crate) async fn list(
         _ => accounts.into_body(first, caller),
     };
     let json = HeaderValue::from_static("application/json");
-    Ok(Seen::other("users", None).on(([(header::CONTENT_TYPE, json)], body).into_response()))
+    Ok(AuditEvent::other("users", None).attach_to(([(header::CONTENT_TYPE, json)], body).into_response()))
 }
 
 /// Which accounts a request asks for.
@@ -107,7 +107,7 @@ fn asked_for(request: &Request) -> Result<Asked, ApiError> {
     }
 }
 
-fn changes_since(node: &Node, since_ms: Option<i64>) -> Result<Only, ApiError> {
+fn changes_since(node: &AppState, since_ms: Option<i64>) -> Result<Only, ApiError> {
     let changes = node.store.read()?.active_changes()?;
     let is_covered = match (since_ms, changes.kept_since_ms) {
         (Some(since_ms), Some(kept_since_ms)) => kept_since_ms < since_ms,
@@ -157,7 +157,7 @@ enum Place {
 
 /// The list of accounts as JSON text, made piece by piece as the client takes it.
 struct Accounts {
-    node: Arc<Node>,
+    node: Arc<AppState>,
     at: Position,
     only: Option<Only>,
     /// The count of what `only` keeps.
@@ -279,7 +279,7 @@ fn account_of(person: &RawDocument) -> Result<Document, ApiError> {
 }
 
 fn shown_person(
-    node: &Node,
+    node: &AppState,
     snapshot: &Snapshot,
     id: &str,
     person: &Document,

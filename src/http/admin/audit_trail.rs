@@ -12,10 +12,10 @@ use crate::domain::access::{Acl, Actor, Denied, Principal, Verb};
 use crate::domain::audit::What;
 use crate::domain::record::fold_account;
 use crate::http::access::caller::Caller;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::error::ApiError;
 use crate::http::extract::query_pairs;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::{response, workload};
 use crate::store::{AuditQuery, AuditRow};
 
@@ -40,7 +40,7 @@ pub(crate) fn authorize(acl: &Acl, who: &Principal, person: Option<&str>) -> Res
 /// `{"entries": [...], "next": SEQ, "anchor", "head", "acknowledged": "SEQ:HASH"}`: the newest entries first, and
 /// with `before` those that precede; with `after` the oldest first.
 pub(crate) async fn list(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -75,7 +75,7 @@ pub(crate) async fn list(
             "acknowledged": acknowledged.map(|head| head.to_string()),
         })
     });
-    Ok(Seen::other("audit", about).on(response::json(answer)))
+    Ok(AuditEvent::other("audit", about).attach_to(response::json(answer)))
 }
 
 fn shown(row: &AuditRow) -> Value {

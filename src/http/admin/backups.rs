@@ -10,11 +10,11 @@ use crate::domain::access::Verb;
 use crate::http::access::caller::Caller;
 use crate::http::access::rights::Rights;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::{request_id, response};
 
 /// Makes a backup in the configured directory and says what is in it.
-pub(crate) async fn create(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn create(State(node): State<Arc<AppState>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "backups")?;
     // In a task of its own: a caller that goes away does not break it off.
     let (backups, rights) = (Arc::clone(&node.backups), Rights::of(&node, &caller));

@@ -1,4 +1,4 @@
-//! Floor 4. What administrators of the node do: accounts, the audit trail, backups.
+//! Floor 4. Administration of the node: accounts, the audit trail, backups.
 //!
 //! - `account_list`: `GET /users`
 //! - `audit_trail`: `GET /audit`

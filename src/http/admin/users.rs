@@ -19,12 +19,12 @@ use crate::http::access::account::{
 };
 use crate::http::access::account_lookup::strings;
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
+use crate::http::access::request_body::RequestBody;
 use crate::http::auth::current_password::require_current;
 use crate::http::auth::links::NewLink;
 use crate::http::error::ApiError;
-use crate::http::extract::At;
-use crate::http::state::app_state::Node;
+use crate::http::extract::PathParams;
+use crate::http::state::app_state::AppState;
 use crate::store::{EditError, Granted, StoreError, Tx};
 
 /// Longest name of a technician's account.
@@ -33,7 +33,7 @@ const LOCAL_NAME_CHARS_MAX: usize = 64;
 /// The account that a path means. A technician is named in any spelling of theirs, but for one that is a person's at the
 /// centre: their record is not to be taken for the technician's account. Ids with which nobody can ever log in are no
 /// accounts, so they get no password, link or role.
-fn account_at(node: &Node, id: &str) -> Result<Account, ApiError> {
+fn account_at(node: &AppState, id: &str) -> Result<Account, ApiError> {
     let account = Account::named(id);
     let name = account.to_string();
     match &account {
@@ -57,7 +57,7 @@ fn account_at(node: &Node, id: &str) -> Result<Account, ApiError> {
 }
 
 /// Whoever makes accounts could make one for root, so the name alone is not enough.
-fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
+fn authorize(node: &AppState, caller: &Caller) -> Result<(), ApiError> {
     may_administer(node, &caller.principal, Verb::Post)
 }
 
@@ -70,13 +70,13 @@ fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
 /// because the record names them stay; if any was not asked for, the answer names it in `kept_roles`. If the account is closed, the
 /// answer says `"active": false`.
 pub(crate) async fn add(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
-    body: Sent,
+    params: PathParams,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
-    let id = at.id().to_owned();
+    let id = params.id().to_owned();
     let mut body = parse_body(&body.0?)?;
     let is_asked = |body: &Map<String, Value>, name: &str| body.get(name) == Some(&Value::Bool(true));
     let roles = wanted_roles(&node, &body)?;
@@ -135,7 +135,7 @@ struct Added {
     kept_roles: Vec<String>,
 }
 
-fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
+fn wanted_roles(node: &AppState, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
     let acl = node.acl();
     let known = || acl.role_names().join(", ");
     let invalid = |problem: String| ApiError::invalid("roles", format!("roles: {problem}"));
@@ -171,7 +171,7 @@ pub fn check_local_name(name: &str) -> Result<(), &'static str> {
 
 /// What became of the account; `None` if it would be new and there is no way to a password for it.
 async fn add_local(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     name: &str,
     new: NewAccount,
@@ -204,7 +204,7 @@ async fn add_local(
 /// As [`add_local`], for people. The record of one who is there changes in its password only: a person who was deleted at
 /// the centre meanwhile does not come back because of a role.
 async fn add_person(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     id: &str,
     new: NewAccount,
@@ -247,13 +247,13 @@ async fn add_person(
 
 /// `{"password": "..."}`: sets the password of a technician or of a person.
 pub(crate) async fn set_password(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
-    body: Sent,
+    params: PathParams,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
-    let id = at.id().to_owned();
+    let id = params.id().to_owned();
     let mut body = parse_body(&body.0?)?;
     let account = account_at(&node, &id)?;
     require_current(&node, &caller, &id, &mut body).await?;
@@ -276,17 +276,17 @@ const GONE: &str = "the person was deleted at the centre, and records of theirs 
 /// `{"active": false}` closes an account, `true` opens it again; with `"unless_closed_here": true` only if it was not closed
 /// on this node.
 pub(crate) async fn set_active(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
-    body: Sent,
+    params: PathParams,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let actor = caller.principal.actor.clone();
-    let account = match account_at(&node, at.id())? {
+    let account = match account_at(&node, params.id())? {
         // Two people may have the account in two spellings: the one whose stored spelling is given is meant.
         Account::Person(id) => {
-            let stored = node.store.read()?.look(Kind::Person, at.id(), |stored, _| stored.to_owned())?;
+            let stored = node.store.read()?.look(Kind::Person, params.id(), |stored, _| stored.to_owned())?;
             Account::Person(stored.unwrap_or(id))
         }
         technician => technician,
@@ -345,17 +345,17 @@ fn is_account_open(tx: &Tx<'_>, account: &Account) -> Result<bool, StoreError> {
 /// Makes a one-time link that sets the account's password. The answer says `"active": false` if the account
 /// is closed.
 pub(crate) async fn make_link(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
-    body: Sent,
+    params: PathParams,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let body = body.0?;
     let mut body = if body.is_empty() { Map::new() } else { parse_body(&body)? };
     // A link to one's own account is a new password of one's own.
-    require_current(&node, &caller, at.id(), &mut body).await?;
-    let (account, link) = (account_at(&node, at.id())?, Arc::new(NewLink::draw(&node, &caller)?));
+    require_current(&node, &caller, params.id(), &mut body).await?;
+    let (account, link) = (account_at(&node, params.id())?, Arc::new(NewLink::draw(&node, &caller)?));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let kept = Arc::clone(&link);
     let made = caller.writes(&node).transact(move |tx| -> Result<Option<bool>, StoreError> {

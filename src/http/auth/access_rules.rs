@@ -4,14 +4,14 @@ use std::sync::{Arc, PoisonError};
 
 use crate::domain::access::Acl;
 use crate::http::auth::links::end_disallowed;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::unsettled_rules::Unsettled;
 use crate::store::{StoreError, Tx};
 
-impl Node {
+impl AppState {
     /// Puts these access rules into force. Unless they are the same as those before, what was made by the former rules and
     /// is kept is over for good, also if they come back: emergencies, requests that are under way, and links whose makers
-    /// may not make them any more. After an error that holds too, and is to be written by [`Node::settle_rules`].
+    /// may not make them any more. After an error that holds too, and is to be written by [`AppState::settle_rules`].
     pub async fn replace_rules(self: &Arc<Self>, acl: Acl) -> Result<(), StoreError> {
         {
             let mut rules = self.acl.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Floor 4. Asks for the caller's current password where a session alone is not enough.
+//! Floor 4. Asks for the caller's current password where a session alone does not suffice.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::http::access::caller::Caller;
 use crate::http::audit_observer::login_failed;
 use crate::http::error::ApiError;
 use crate::http::error::conversion::CURRENT_FIELD_NAME;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::StoredRecord;
 
 /// Lets nobody change their own password, nor make themselves a way to, who has only found an open session: they must
 /// say the current password. HTTP Basic has said it with this very request. Takes the field out of the body, so that it
 /// is stored nowhere.
 pub(crate) async fn require_current(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     account: &str,
     body: &mut Map<String, Value>,
@@ -45,7 +45,7 @@ pub(crate) async fn require_current(
 
 /// Whether this is the caller's password at present; a wrong one counts and is audited as a login that failed.
 pub(crate) async fn is_current(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     account: &str,
     current: &str,
@@ -80,7 +80,7 @@ pub(crate) fn is_own(who: &Principal, account: &str) -> bool {
 }
 
 /// Checks the caller's password that a body gives which decides about records: one of them may be the caller's own.
-pub(crate) async fn check_given(node: &Node, caller: &Caller, given: Value) -> Result<(), ApiError> {
+pub(crate) async fn check_given(node: &AppState, caller: &Caller, given: Value) -> Result<(), ApiError> {
     let Some(account) = caller.principal.actor.login_name() else {
         return Ok(());
     };
@@ -89,13 +89,13 @@ pub(crate) async fn check_given(node: &Node, caller: &Caller, given: Value) -> R
 }
 
 /// The hash of an account's password, as it is; an error if there is no such account.
-pub(crate) fn held(node: &Node, account: &str) -> Result<Option<Arc<str>>, ApiError> {
+pub(crate) fn held(node: &AppState, account: &str) -> Result<Option<Arc<str>>, ApiError> {
     match Account::named(account) {
         Account::Local(_) => Ok(find_account(node, account)?.ok_or_else(unknown)?.password_hash),
         Account::Person(_) => Ok(find(node, account)?.document.get_str("password").ok().map(Into::into)),
     }
 }
 
-pub(crate) fn find(node: &Node, person: &str) -> Result<StoredRecord, ApiError> {
+pub(crate) fn find(node: &AppState, person: &str) -> Result<StoredRecord, ApiError> {
     node.store.read()?.find(Kind::Person, person)?.ok_or_else(unknown)
 }

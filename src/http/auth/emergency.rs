@@ -1,7 +1,7 @@
 //! Floor 4. Emergency access: reading one other person's records for a while, for a reason, and answering for it.
 //!
 //! Asked only where somebody was refused a read; whoever may read anyway opens nothing. An opening is in the audit
-//! trail, on disk, before anything is answered, and each read under it as well (see `witness`).
+//! trail, on disk, before anything is answered, and each read under it as well (see `audit_observer`).
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::domain::record::{Kind, fold_account};
 use crate::http::access::account::may_administer;
 use crate::http::access::caller::Caller;
 use crate::http::access::rights::same_rules;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::error::ApiError;
-use crate::http::extract::At;
+use crate::http::extract::PathParams;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Emergency, EmergencyError, Stale};
 
 /// Says why a record is needed now.
@@ -38,7 +38,7 @@ pub(crate) enum Subject<'a> {
 /// The number of the opening under which `caller` may read what belongs to this person; a reason opens one. `None`
 /// if there is none: then the refusal stands, and the answer is the same as without any of this.
 pub(crate) async fn admit(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     headers: &HeaderMap,
     acl_name: &str,
@@ -69,7 +69,7 @@ pub(crate) async fn admit(
 /// What [`admit`] says about the request itself, for paths that lead to nobody's record: a reason that is refused, or a
 /// limit that is reached, must not tell records that are hidden from those that do not exist.
 pub(crate) fn check(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     headers: &HeaderMap,
     acl_name: &str,
@@ -81,7 +81,7 @@ pub(crate) fn check(
 }
 
 /// The reason that the request gives, if one more opening may be made for it.
-fn usable_reason(node: &Node, caller: &Caller, headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
+fn usable_reason(node: &AppState, caller: &Caller, headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
     let reason = given_reason(headers)?;
     if reason.is_some() && !node.store.read()?.may_open_emergency(&caller.principal.actor)? {
         return Err(ApiError::Unreviewed);
@@ -103,7 +103,7 @@ fn given_reason(headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
 }
 
 /// The opening that is in force: neither over, nor ended by a change of the account.
-fn present(node: &Node, caller: &Caller, account: &str) -> Result<Option<u64>, ApiError> {
+fn present(node: &AppState, caller: &Caller, account: &str) -> Result<Option<u64>, ApiError> {
     let Some(id) = node.accounts.openings().find(&caller.principal.actor, account) else {
         return Ok(None);
     };
@@ -112,14 +112,14 @@ fn present(node: &Node, caller: &Caller, account: &str) -> Result<Option<u64>, A
 }
 
 /// An error if an opening under which somebody waited is over meanwhile: as for those who had none.
-pub(crate) fn check_open(node: &Node, id: u64) -> Result<(), ApiError> {
+pub(crate) fn check_open(node: &AppState, id: u64) -> Result<(), ApiError> {
     match node.store.read()?.emergency(id)? {
         Some(row) if is_open(node, &row) => Ok(()),
         _ => Err(ApiError::Stale(Stale::Emergency)),
     }
 }
 
-async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) -> Result<u64, ApiError> {
+async fn open(node: Arc<AppState>, caller: Caller, account: String, reason: Reason) -> Result<u64, ApiError> {
     let since = node.accounts.openings().now();
     // Requests that come at once share an opening.
     let _turn = caller.writes(&node).through(async |store| store.turn(Kind::Person, &account).await).await;
@@ -140,22 +140,22 @@ async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) 
 }
 
 /// What waits for a review, oldest first.
-pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(node): State<Arc<AppState>>, caller: Caller) -> Result<Response, ApiError> {
     may_administer(&node, &caller.principal, Verb::Get)?;
-    Ok(Seen::other("emergencies", None).on(response::json(unreviewed(&node)?)))
+    Ok(AuditEvent::other("emergencies", None).attach_to(response::json(unreviewed(&node)?)))
 }
 
 /// The same, as it is shown.
-pub(crate) fn unreviewed(node: &Node) -> Result<Vec<Value>, ApiError> {
+pub(crate) fn unreviewed(node: &AppState) -> Result<Vec<Value>, ApiError> {
     let rows = node.store.read()?.emergencies()?;
     Ok(rows.iter().map(|row| shown(node, row)).collect())
 }
 
-fn is_open(node: &Node, row: &Emergency) -> bool {
+fn is_open(node: &AppState, row: &Emergency) -> bool {
     !row.is_ended && node.accounts.openings().is_open(row.id)
 }
 
-fn shown(node: &Node, row: &Emergency) -> Value {
+fn shown(node: &AppState, row: &Emergency) -> Value {
     json!({
         "id": row.id,
         "who": row.who,
@@ -169,13 +169,13 @@ fn shown(node: &Node, row: &Emergency) -> Value {
 
 /// The caller answers for having looked at it. Not before it is over: what is read later would go unseen.
 pub(crate) async fn review(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
     may_administer(&node, &caller.principal, Verb::Post)?;
     let absent = || ApiError::NotFound("There is no such emergency that waits for a review".into());
-    let id: u64 = at.id().parse().map_err(|_| absent())?;
+    let id: u64 = params.id().parse().map_err(|_| absent())?;
     let row = node.store.read()?.emergency(id)?.ok_or_else(absent)?;
     if is_open(&node, &row) {
         return Err(ApiError::Conflict {

@@ -12,20 +12,20 @@ use crate::domain::audit::{Event, Outcome, What};
 use crate::http::access::account::{ACCOUNT_BYTES, Account, store_password};
 use crate::http::access::account_lookup::{account_of, at_present};
 use crate::http::access::caller::Peer;
-use crate::http::access::request_body::Sent;
+use crate::http::access::request_body::RequestBody;
 use crate::http::audit_observer::about_account;
 use crate::http::auth::links::{META_LINKS, Open, Shut, hash_of, keep, links};
 use crate::http::auth::password_form::{Fields, FormPage};
 use crate::http::error::ApiError;
-use crate::http::extract::At;
-use crate::http::state::app_state::Node;
+use crate::http::extract::PathParams;
+use crate::http::state::app_state::AppState;
 use crate::http::state::client_store::Writes;
 use crate::http::state::settings::BrowserSessions;
 use crate::store::{Asker, Charge, Right, StoreError};
 
 /// The hash of the link that the path carries, and the account that it is for.
-fn find(node: &Node, at: &At, peer: Peer) -> Result<(String, Account), ApiError> {
-    let hash = hash_of(at.get("secret").unwrap_or_default());
+fn find(node: &AppState, params: &PathParams, peer: Peer) -> Result<(String, Account), ApiError> {
+    let hash = hash_of(params.get("secret").unwrap_or_default());
     let view = node.store.read()?;
     // Comparing hashes tells by its time nothing about the secret of which they are made.
     let link = links(view.meta(META_LINKS)?.as_ref()).into_iter().find(|link| link.hash == hash);
@@ -42,7 +42,7 @@ fn find(node: &Node, at: &At, peer: Peer) -> Result<(String, Account), ApiError>
 }
 
 /// The answer to a link that does not open: always the same one, as a credential that fails. The audit trail tells more.
-fn refused(node: &Node, peer: Peer, shut: Shut) -> ApiError {
+fn refused(node: &AppState, peer: Peer, shut: Shut) -> ApiError {
     let event = Event::by_nobody(What::LoginFailed).at(peer.from());
     node.store.note(match shut {
         Shut::Unknown => event.ended(Outcome::UnknownLink),
@@ -52,15 +52,15 @@ fn refused(node: &Node, peer: Peer, shut: Shut) -> ApiError {
 }
 
 pub(crate) async fn form(
-    State(node): State<Arc<Node>>,
-    at: At,
+    State(node): State<Arc<AppState>>,
+    params: PathParams,
     Extension(peer): Extension<Peer>,
 ) -> Result<Response, ApiError> {
-    let (_, account) = find(&node, &at, peer)?;
+    let (_, account) = find(&node, &params, peer)?;
     Ok(page(&node, &account).render(StatusCode::OK, None))
 }
 
-fn page(node: &Node, account: &Account) -> FormPage {
+fn page(node: &AppState, account: &Account) -> FormPage {
     // The link is the secret that another site does not have, so the form needs no token of its own.
     FormPage {
         account: account.to_string(),
@@ -72,12 +72,12 @@ fn page(node: &Node, account: &Account) -> FormPage {
 }
 
 pub(crate) async fn submit(
-    State(node): State<Arc<Node>>,
-    at: At,
+    State(node): State<Arc<AppState>>,
+    params: PathParams,
     Extension(peer): Extension<Peer>,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
-    let (hash, account) = find(&node, &at, peer)?;
+    let (hash, account) = find(&node, &params, peer)?;
     let fields = Fields::parse(&body.0?);
     let page = page(&node, &account);
     let refuse = |message: &str| page.render(StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));

@@ -22,7 +22,7 @@ use crate::http::access::account::{Account, document_of, may_administer_by};
 use crate::http::access::account_lookup::{account_in_tx, at_present};
 use crate::http::access::caller::Caller;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Stale, Standing, StoreError, Tx};
 
 /// Where links lead; [`crate::http::auth::authentication`] lets requests for it through.
@@ -63,7 +63,7 @@ impl Link {
     /// Whether it opens now. `accounts` finds accounts as they are.
     pub(crate) fn check<E>(
         &self,
-        node: &Node,
+        node: &AppState,
         now_ms: i64,
         accounts: impl Fn(&Actor) -> Result<Option<StoredAccount>, E>,
     ) -> Result<Result<(), Shut>, E> {
@@ -136,7 +136,7 @@ pub(crate) struct NewLink {
 
 impl NewLink {
     /// Fails if the machine gives no randomness.
-    pub(crate) fn draw(node: &Node, caller: &Caller) -> Result<NewLink, ApiError> {
+    pub(crate) fn draw(node: &AppState, caller: &Caller) -> Result<NewLink, ApiError> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(|error| {
             tracing::error!(%error, "no randomness for a link");
@@ -192,7 +192,7 @@ impl NewLink {
 const OVER: u64 = i64::MAX as u64;
 
 /// Ends the links whose makers may not make them by these access rules, also if other rules come back.
-pub(crate) fn end_disallowed(node: &Node, acl: &Acl, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+pub(crate) fn end_disallowed(node: &AppState, acl: &Acl, tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let mut known = links(tx.meta(META_LINKS)?.as_ref());
     let mut is_any_over = false;
     for link in known.iter_mut().filter(|link| link.by.has_account() && link.by_rights != OVER) {
@@ -207,7 +207,7 @@ pub(crate) fn end_disallowed(node: &Node, acl: &Acl, tx: &mut Tx<'_>) -> Result<
 
 /// The right that a link gives, while it can be used.
 pub(crate) struct Open {
-    pub(crate) node: Arc<Node>,
+    pub(crate) node: Arc<AppState>,
     pub(crate) hash: String,
     pub(crate) now_ms: i64,
 }

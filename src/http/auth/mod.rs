@@ -1,19 +1,20 @@
-//! Floor 4. How callers prove who they are, and what protects that: passwords, sessions of browsers, one-time links, and access in an
-//! emergency.
+//! Floor 4. Authentication: passwords, sessions of browsers, one-time links; and access in an emergency.
 //!
-//! - `access_rules`: new access rules, and the end of what the former ones allowed
-//! - `authentication`: HTTP Basic and sessions, before any routing
-//! - `csrf_token`: tokens in forms
-//! - `current_password`: the password once more, where a session is not enough
-//! - `emergency`: reading a person's records for a reason
-//! - `link_form`: the form behind a one-time link
-//! - `links`: one-time links
-//! - `origins`: requests from pages of other sites
-//! - `password_form`: the form that changes a password
-//! - `sessions`: sessions of browsers
+//! - `access_rules`: puts access rules into force and ends rights of the former ones
+//! - `authentication`: verifies the caller by HTTP Basic or by a session
+//! - `basic_login`: verifies account and password
+//! - `csrf_token`: tokens of forms against requests from other sites
+//! - `current_password`: asks for the current password, besides a session
+//! - `emergency`: emergency access: opening, listing, reviewing
+//! - `link_form`: the page of a one-time link
+//! - `links`: stored one-time links
+//! - `origins`: rules for requests from pages of other sites (CORS)
+//! - `password_form`: the page that changes a password
+//! - `sessions`: logging in and off with a browser
 
 pub(super) mod access_rules;
 pub(super) mod authentication;
+pub(super) mod basic_login;
 pub(super) mod csrf_token;
 pub(super) mod current_password;
 pub(super) mod emergency;

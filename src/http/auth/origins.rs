@@ -17,10 +17,10 @@ use axum::response::{IntoResponse as _, Response};
 use crate::domain::access::Actor;
 use crate::domain::audit::Outcome;
 use crate::http::access::caller::Peer;
-use crate::http::audit_observer::Witness;
+use crate::http::audit_observer::AuditObserver;
 use crate::http::error::ApiError;
 use crate::http::extract::Pattern;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::settings::{ApiSettings, FORWARDED_PROTO};
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, PUT, DELETE, OPTIONS");
@@ -45,7 +45,7 @@ pub(crate) struct Crossing {
 }
 
 impl Crossing {
-    pub(crate) fn of(node: &Node, request: &Request) -> Crossing {
+    pub(crate) fn of(node: &AppState, request: &Request) -> Crossing {
         let origin = request.headers().get(header::ORIGIN);
         let any = node.settings.cors_allowed_origins.iter().any(|allowed| allowed == ANY);
         let named = origin.filter(|origin| node.settings.names_origin(origin.as_bytes()));
@@ -57,7 +57,7 @@ impl Crossing {
     }
 
     /// The answer to preflights, which need no login, and to writes of other sites, which are refused.
-    pub(crate) fn refusal(&self, node: &Node, pattern: Pattern, request: &Request) -> Option<Response> {
+    pub(crate) fn refusal(&self, node: &AppState, pattern: Pattern, request: &Request) -> Option<Response> {
         if self.is_preflight {
             return Some(StatusCode::NO_CONTENT.into_response());
         }
@@ -67,12 +67,12 @@ impl Crossing {
             return None;
         }
         let from = request.extensions().get::<Peer>().and_then(|peer| peer.from());
-        Witness::of(request, pattern).refused(node, &Actor::Nobody, from, Outcome::CrossOrigin);
+        AuditObserver::of(request, pattern).refused(node, &Actor::Nobody, from, Outcome::CrossOrigin);
         Some(ApiError::CrossOrigin.into_response())
     }
 
     /// Tells browsers who may read the answer.
-    pub(crate) fn marked(self, node: &Node, mut response: Response) -> Response {
+    pub(crate) fn marked(self, node: &AppState, mut response: Response) -> Response {
         let headers = response.headers_mut();
         // Pages of others do not get it as a picture or a script either: browsers would add a password that they remember.
         let is_named = self.allowed.as_ref().is_some_and(|allowed| allowed != ANY);

@@ -17,13 +17,13 @@ use crate::domain::audit::Outcome;
 use crate::domain::record::{Kind, fold_account};
 use crate::http::access::account::{ACCOUNT_BYTES, Account, store_password, unknown};
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
+use crate::http::access::request_body::RequestBody;
 use crate::http::auth::csrf_token;
 use crate::http::auth::current_password::{find, held, is_current, is_own};
 use crate::http::error::{ApiError, Refused};
-use crate::http::extract::{At, form_pairs};
+use crate::http::extract::{PathParams, form_pairs};
 use crate::http::response::{escape, page};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::settings::BrowserSessions;
 use crate::http::workload::{self, changing};
 use crate::store::{Edit, EditError, StoreError};
@@ -35,11 +35,11 @@ const LOGIN_LINK: &str = "<p><a href=\"/session\">Log in</a></p>\n";
 const SAVE_TRIES_MAX: usize = 8;
 
 pub(crate) async fn form(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
-    let person = at.person();
+    let person = params.person();
     authorize(&node.acl(), &caller.principal, Verb::Get, person)?;
     held(&node, person)?;
     let purpose = purpose(&node, &caller, person)?;
@@ -47,12 +47,12 @@ pub(crate) async fn form(
 }
 
 pub(crate) async fn submit(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
-    body: Sent,
+    params: PathParams,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
-    let person = at.person();
+    let person = params.person();
     authorize(&node.acl(), &caller.principal, Verb::Post, person)?;
     let fields = Fields::parse(&body.0?);
     let purpose = purpose(&node, &caller, person)?;
@@ -98,7 +98,7 @@ fn authorize_person(acl: &Acl, who: &Principal, verb: Verb, person: &str) -> Res
     if who.is(person) || who.is_root() { Ok(grant) } else { Err(Denied::Forbidden) }
 }
 
-async fn save(node: &Arc<Node>, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
+async fn save(node: &Arc<AppState>, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
     if let account @ Account::Local(_) = Account::named(person) {
         return save_local(node, caller, account, hash).await;
     }
@@ -131,7 +131,12 @@ async fn save(node: &Arc<Node>, caller: &Caller, person: &str, hash: &str) -> Re
     Err(EditError::Moved.into())
 }
 
-async fn save_local(node: &Arc<Node>, caller: &Caller, account: Account, hash: &str) -> Result<(), ApiError> {
+async fn save_local(
+    node: &Arc<AppState>,
+    caller: &Caller,
+    account: Account,
+    hash: &str,
+) -> Result<(), ApiError> {
     let actor = caller.principal.actor.clone();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let hash = hash.to_owned();
@@ -168,14 +173,14 @@ impl Fields {
 }
 
 /// What the token of a form is for: this caller and this account, as both are now.
-fn purpose(node: &Node, caller: &Caller, person: &str) -> Result<String, ApiError> {
+fn purpose(node: &AppState, caller: &Caller, person: &str) -> Result<String, ApiError> {
     let count = node.store.read()?.rights_count(&Account::named(person).actor())?;
     let (who, own_count) = (&caller.principal.actor, caller.rights_count);
     Ok(format!("{who} {own_count}\n/password/{} {count}", fold_account(person)))
 }
 
 fn render(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     person: &str,
     purpose: &str,

@@ -18,16 +18,16 @@ use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Outcome, What};
 use crate::http::access::account_lookup::account_now;
 use crate::http::access::caller::{Caller, Peer};
-use crate::http::access::request_body::Sent;
+use crate::http::access::request_body::RequestBody;
 use crate::http::access::write_quota;
-use crate::http::audit_observer::{Witness, about_account};
-use crate::http::auth::authentication::log_in;
+use crate::http::audit_observer::{AuditObserver, about_account};
+use crate::http::auth::basic_login::log_in;
 use crate::http::auth::csrf_token;
 use crate::http::auth::origins::is_foreign;
 use crate::http::error::ApiError;
 use crate::http::extract::{Pattern, form_pairs};
 use crate::http::response::{escape, page};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::settings::BrowserSessions;
 
 pub(crate) const SESSION_ROUTE: &str = "/session";
@@ -70,7 +70,7 @@ enum Shown {
 }
 
 /// Whether the request may pass without login: these handlers look for themselves.
-pub(crate) fn is_open(node: &Node, pattern: Pattern, request: &Request) -> bool {
+pub(crate) fn is_open(node: &AppState, pattern: Pattern, request: &Request) -> bool {
     let read = [Method::GET, Method::HEAD].contains(request.method());
     let post = request.method() == Method::POST;
     let is_from_somewhere = request.extensions().get::<Peer>().is_some();
@@ -85,7 +85,7 @@ pub(crate) fn is_open(node: &Node, pattern: Pattern, request: &Request) -> bool 
 
 /// Whom the session of a request lets in; `None` if it shows none, or credentials, which count before it.
 pub(crate) fn caller(
-    node: &Node,
+    node: &AppState,
     pattern: Pattern,
     request: &Request,
     peer: IpAddr,
@@ -109,7 +109,7 @@ pub(crate) fn caller(
 /// Lets reads pass, and writes that bring the token; nothing that a page of another site asks for, because the browser
 /// sends the cookie to every port of this host.
 fn checked(
-    node: &Node,
+    node: &AppState,
     pattern: Pattern,
     request: &Request,
     peer: IpAddr,
@@ -117,7 +117,7 @@ fn checked(
 ) -> Result<Caller, ApiError> {
     let who = &live.account.principal.actor;
     if is_of_foreign_page(node, request.headers(), request.uri()) {
-        Witness::of(request, pattern).refused(node, who, Some(peer), Outcome::CrossOrigin);
+        AuditObserver::of(request, pattern).refused(node, who, Some(peer), Outcome::CrossOrigin);
         return Err(ApiError::CrossOrigin);
     }
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
@@ -126,20 +126,20 @@ fn checked(
     if is_read || has_form || token.is_some_and(|token| is_token_of(node, &live.id, token)) {
         return Ok(Caller::of_account(node, live.account, peer, Some(live.id)));
     }
-    Witness::of(request, pattern).refused(node, who, Some(peer), Outcome::Expired);
+    AuditObserver::of(request, pattern).refused(node, who, Some(peer), Outcome::Expired);
     Err(ApiError::NoToken)
 }
 
 /// A page that fetches names its origin. One that shows a picture, or runs a script, does not; but browsers say from which
 /// site the request comes. People may come from another site by a link.
-fn is_of_foreign_page(node: &Node, headers: &HeaderMap, uri: &Uri) -> bool {
+fn is_of_foreign_page(node: &AppState, headers: &HeaderMap, uri: &Uri) -> bool {
     let says =
         |name: &str, value: &str| headers.get(name).is_some_and(|said| said.as_bytes() == value.as_bytes());
     let is_link = says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document");
     (headers.contains_key(header::ORIGIN) || !is_link) && is_foreign(&node.settings, headers, uri)
 }
 
-fn shown(node: &Node, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Shown, ApiError> {
+fn shown(node: &AppState, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Shown, ApiError> {
     if node.settings.browser_sessions.for_request(headers) != BrowserSessions::On {
         return Ok(Shown::Nothing);
     }
@@ -180,22 +180,22 @@ fn purpose(id: &SessionId) -> String {
     format!("session {id}")
 }
 
-fn is_token_of(node: &Node, id: &SessionId, token: &str) -> bool {
+fn is_token_of(node: &AppState, id: &SessionId, token: &str) -> bool {
     csrf_token::is_valid(node, &purpose(id), token)
 }
 
-fn note_ended(node: &Node, ended: impl IntoIterator<Item = Ended>, from: Option<IpAddr>) {
+fn note_ended(node: &AppState, ended: impl IntoIterator<Item = Ended>, from: Option<IpAddr>) {
     for Ended { actor, why } in ended {
         let event = about_account(Event::new(What::SessionEnd, &actor), &actor);
         node.store.note(event.at(from).saying(why.name()));
     }
 }
 
-fn note_logoff(node: &Node, actor: &Actor, from: Option<IpAddr>) {
+fn note_logoff(node: &AppState, actor: &Actor, from: Option<IpAddr>) {
     node.store.note(about_account(Event::new(What::Logoff, actor), actor).at(from));
 }
 
-impl Node {
+impl AppState {
     /// Ends the sessions whose time is over, or whose account is not what it was; to be called now and then, so that the
     /// audit trail tells it in time.
     pub fn end_old_sessions(&self) {
@@ -211,7 +211,7 @@ impl Node {
 }
 
 /// A cookie that a browser may send in clear is no use to anybody but others.
-fn require_private_line(node: &Node, headers: &HeaderMap) -> Result<(), ApiError> {
+fn require_private_line(node: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
     match node.settings.browser_sessions.for_request(headers) {
         BrowserSessions::OverPlainHttp => Err(ApiError::PlainHttp),
         _ => Ok(()),
@@ -219,7 +219,7 @@ fn require_private_line(node: &Node, headers: &HeaderMap) -> Result<(), ApiError
 }
 
 pub(crate) async fn form(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
@@ -233,10 +233,10 @@ pub(crate) async fn form(
 
 /// Logs in: `account` and `password`, as `application/x-www-form-urlencoded`.
 pub(crate) async fn submit(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     require_private_line(&node, &headers)?;
     let (mut account, mut password) = (String::new(), zeroize::Zeroizing::new(String::new()));
@@ -276,7 +276,12 @@ fn too_early(retry_after_s: u64) -> Response {
 }
 
 /// The session is always a new one, and the browser's former one ends: whoever knows that gains nothing.
-fn begin(node: &Node, headers: &HeaderMap, peer: Peer, stored: &StoredAccount) -> Result<Response, ApiError> {
+fn begin(
+    node: &AppState,
+    headers: &HeaderMap,
+    peer: Peer,
+    stored: &StoredAccount,
+) -> Result<Response, ApiError> {
     let (secret, ended) = node.accounts.sessions().begin(stored).map_err(|error| {
         tracing::error!(%error, "no randomness for a session");
         ApiError::Internal
@@ -304,10 +309,10 @@ fn begin(node: &Node, headers: &HeaderMap, peer: Peer, stored: &StoredAccount) -
 
 /// Logs off by the form; a session that has ended already is as good.
 pub(crate) async fn submit_end(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     if let Shown::Live(live) = shown(&node, &headers, peer.from())? {
         let token = form_pairs(&body.0?).into_iter().find(|(name, _)| name == "token");
@@ -324,7 +329,7 @@ pub(crate) async fn submit_end(
 }
 
 /// Logs off.
-pub(crate) async fn delete(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn delete(State(node): State<Arc<AppState>>, caller: Caller) -> Result<Response, ApiError> {
     let Some(id) = caller.session else {
         return Err(ApiError::NotFound("This request has no session".into()));
     };
@@ -332,7 +337,7 @@ pub(crate) async fn delete(State(node): State<Arc<Node>>, caller: Caller) -> Res
     Ok(without_cookie(StatusCode::NO_CONTENT.into_response()))
 }
 
-fn end(node: &Node, id: &SessionId, from: Option<IpAddr>) {
+fn end(node: &AppState, id: &SessionId, from: Option<IpAddr>) {
     if let Some(actor) = node.accounts.sessions().end(id) {
         note_logoff(node, &actor, from);
     }
@@ -360,7 +365,7 @@ fn login_page(status: StatusCode, message: Option<&str>) -> Response {
 }
 
 /// For whoever is logged in; scripts read the token from the header.
-fn open_page(node: &Node, live: &Live) -> Response {
+fn open_page(node: &AppState, live: &Live) -> Response {
     let token = csrf_token::make(node, &purpose(&live.id));
     let account = live.account.principal.actor.login_name().unwrap_or_default();
     let path = utf8_percent_encode(&account, NON_ALPHANUMERIC).to_string();

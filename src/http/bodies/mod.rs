@@ -1,11 +1,11 @@
-//! Floor 4. Bodies as they come and go: read within limits, thrown away after a refusal, sent in pieces, and counted for as long as they
-//! take memory.
+//! Floor 4. Bodies of requests and answers: reading within limits, discarding after a refusal, sending in pieces, and counting the
+//! memory that they take.
 //!
-//! - `answer_budget`: what one answer holds
-//! - `arrivals`: how the server counts a request
-//! - `decoding`: reads the body of a request
-//! - `pieces`: a body in pieces, by a rule
-//! - `unread_body`: what a refusal leaves unread
+//! - `answer_budget`: counts the memory of one answer
+//! - `arrivals`: the counts that the server keeps of a request
+//! - `decoding`: reads and decodes the body of a request
+//! - `pieces`: sends a body in pieces under a rule
+//! - `unread_body`: discards the rest of a body after a refusal
 
 pub(super) mod answer_budget;
 pub(super) mod arrivals;

@@ -1,4 +1,4 @@
-//! Floor 4. Which [`ApiError`] an error of a lower floor becomes.
+//! Floor 4. Converts errors of lower floors into [`ApiError`].
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::http::error::ApiError;
 use crate::http::request_id::present_request;
 use crate::store::{EditError, Stale, Stays, StoreError};
 
-/// Where a JSON body says the current password of the caller.
+/// The field of a JSON body that gives the caller's current password.
 pub(crate) const CURRENT_FIELD_NAME: &str = "current_password";
 
 impl From<StoreError> for ApiError {
@@ -38,7 +38,7 @@ impl From<StoreError> for ApiError {
 }
 
 /// What a session is told that would give its own account another password without the present one.
-pub(crate) fn not_given() -> ApiError {
+fn not_given() -> ApiError {
     let message = format!(
         "{CURRENT_FIELD_NAME}: this would give your own account another password, for which a session must give the \
          present one. A request without such a field is made with account and password (HTTP Basic), or by another \

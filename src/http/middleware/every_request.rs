@@ -1,4 +1,7 @@
-//! Floor 4. What surrounds every request: request id and log line, panics to 500, cross-origin rules, body limits, login.
+//! Floor 4. Surrounds every request: request id and log line, panics to 500, cross-origin rules, body limits, login.
+//!
+//! All of this is one future on the heap. Layers of axum would make three and copy their contents: a quarter of the memory
+//! that a read allocates.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -23,8 +26,8 @@ use crate::http::extract::Pattern;
 use crate::http::middleware::error_page::Reader;
 use crate::http::middleware::known_caller;
 use crate::http::request_id::RequestId;
-use crate::http::routes::{Found, ServedRoutes, Way};
-use crate::http::state::app_state::Node;
+use crate::http::routes::{Found, RouteMatch, ServedRoutes};
+use crate::http::state::app_state::AppState;
 
 /// Longest body of a form: names and passwords. Those without a login are forms.
 const FORM_BYTES_MAX: usize = 4 << 10;
@@ -45,14 +48,14 @@ pub(crate) async fn answered(
     request: Request,
 ) -> Result<Response, Infallible> {
     let ServedRoutes { node, routes } = &*api;
-    let way = routes.way(found);
+    let route = routes.route_match(found);
     let id = RequestId::next();
-    let (method, pattern) = (request.method().clone(), way.pattern);
+    let (method, pattern) = (request.method().clone(), route.pattern);
     let reader = Reader::of(&request, pattern, node.settings.browser_sessions);
     let version = request.version();
     let (unread, request) = Unread::of(request);
     let started = tokio::time::Instant::now();
-    let answering = AssertUnwindSafe(admitted(node, way, request)).catch_unwind();
+    let answering = AssertUnwindSafe(admitted(node, route, request)).catch_unwind();
     let answered = id.scope(answering).await;
     let mut response = answered.unwrap_or_else(|_| {
         // redb gives up on pages that make no sense.
@@ -89,26 +92,26 @@ pub(crate) async fn answered(
     Ok(response)
 }
 
-async fn admitted(node: &Arc<Node>, way: Way<'_>, mut request: Request) -> Response {
+async fn admitted(node: &Arc<AppState>, route: RouteMatch<'_>, mut request: Request) -> Response {
     // Handlers of reads do not look at bodies.
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let limit = node.settings.body_limit_bytes;
-        let limit = if FORM_ROUTES.contains(&way.pattern) { limit.min(FORM_BYTES_MAX) } else { limit };
+        let limit = if FORM_ROUTES.contains(&route.pattern) { limit.min(FORM_BYTES_MAX) } else { limit };
         request.extensions_mut().insert(BodyLimit(limit));
     }
     let crossing = Crossing::of(node, &request);
-    let response = match crossing.refusal(node, way.pattern, &request) {
+    let response = match crossing.refusal(node, route.pattern, &request) {
         Some(response) => response,
-        None => entered(node, way, request).await,
+        None => entered(node, route, request).await,
     };
     crossing.marked(node, response)
 }
 
 /// The answer to a request from where it may come.
-async fn entered(node: &Arc<Node>, way: Way<'_>, mut request: Request) -> Response {
-    match authenticate(node, way.pattern, &mut request).await {
-        Ok(Some(caller)) => known_caller::answer(node, way, caller, request).await,
-        Ok(None) => way.go(node, None, request).await,
+async fn entered(node: &Arc<AppState>, route: RouteMatch<'_>, mut request: Request) -> Response {
+    match authenticate(node, route.pattern, &mut request).await {
+        Ok(Some(caller)) => known_caller::answer(node, route, caller, request).await,
+        Ok(None) => route.answer(node, None, request).await,
         Err(error) => error.into_response(),
     }
 }

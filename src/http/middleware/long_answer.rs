@@ -13,10 +13,10 @@ use axum::response::Response;
 use crate::domain::audit::{Event, Outcome, What};
 use crate::http::access::caller::Caller;
 use crate::http::access::rights::Rights;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::bodies::pieces::{PieceRule, Pieces};
 use crate::http::extract::Pattern;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Snapshot, Stale, StoreError};
 
 /// Most bytes that are sent before the rights are compared again.
@@ -25,7 +25,7 @@ pub const PIECE_BYTES: usize = 64 << 10;
 /// The answer, which ends as a broken one as soon as its reader may not have it any more. `asked`: by which method, of which
 /// path.
 pub(crate) fn guarded(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     asked: (Method, Pattern),
     response: Response,
@@ -35,7 +35,7 @@ pub(crate) fn guarded(
         return response;
     }
     let rights = Rights::of_answer(node, caller);
-    let opening = response.extensions().get::<Seen>().and_then(Seen::opening);
+    let opening = response.extensions().get::<AuditEvent>().and_then(AuditEvent::opening);
     let guard = Guard { rights, opening, checked: Weak::new(), asked };
     response.map(|body| Body::new(Pieces::new(body, guard)))
 }

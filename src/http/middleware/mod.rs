@@ -1,9 +1,9 @@
-//! Floor 4. What surrounds the handlers of all requests.
+//! Floor 4. Middleware around all handlers.
 //!
-//! - `error_page`: errors for people who look at them in a browser
-//! - `every_request`: id, log line, panics, limits, login
+//! - `error_page`: error pages for browsers
+//! - `every_request`: request id, log line, panics, limits, login
 //! - `known_caller`: quotas, audit and rights of a known caller
-//! - `long_answer`: rights, compared again while an answer is sent
+//! - `long_answer`: compares the caller's rights again while an answer is sent
 
 pub(super) mod error_page;
 pub(super) mod every_request;

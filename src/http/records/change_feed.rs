@@ -20,7 +20,7 @@ use crate::http::access::rights::refreshed;
 use crate::http::error::ApiError;
 use crate::http::extract::query_pairs;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::JournalRow;
 
 /// Most changes in one answer.
@@ -75,7 +75,7 @@ impl Poll {
 }
 
 pub(crate) async fn changes(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -108,7 +108,7 @@ pub(crate) async fn changes(
 
 /// The caller as they are now, if they may still see changes: a wait may outlive the account or the session of who
 /// began it, or some of their roles.
-fn still_in(node: &Node, caller: &Caller) -> Result<Option<Arc<Principal>>, ApiError> {
+fn still_in(node: &AppState, caller: &Caller) -> Result<Option<Arc<Principal>>, ApiError> {
     let Some(now) = refreshed(node, caller)? else {
         return Ok(None);
     };
@@ -125,7 +125,12 @@ struct Changes {
     is_all: bool,
 }
 
-fn read_changes(node: &Node, who: &Principal, since: Option<u64>, limit: usize) -> Result<Changes, ApiError> {
+fn read_changes(
+    node: &AppState,
+    who: &Principal,
+    since: Option<u64>,
+    limit: usize,
+) -> Result<Changes, ApiError> {
     let acl = node.acl();
     let view = node.store.read()?;
     let window = view.journal(since.unwrap_or(0), limit)?;
@@ -156,7 +161,7 @@ fn shown(row: &JournalRow) -> Value {
     json!({"seq": row.sequence, "kind": row.key.kind.schema().collection, "id": row.key.id, "op": row.op})
 }
 
-fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response, ApiError> {
+fn event_stream(node: Arc<AppState>, caller: Caller, poll: &Poll) -> Result<Response, ApiError> {
     // The first look decides whether there is a stream at all.
     read_changes(&node, &caller.principal, poll.since, 1)?;
     let announced = node.store.changes();

@@ -15,15 +15,15 @@ use crate::domain::access::Verb;
 use crate::domain::content::{CONTENT_CHUNK_BYTES, CONTENT_FIELD, Content};
 use crate::domain::schema::{Route, Schema};
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
+use crate::http::access::request_body::RequestBody;
 use crate::http::auth::emergency;
 use crate::http::bodies::decoding::{BodyLimit, refuse_forms_of_files};
 use crate::http::error::ApiError;
-use crate::http::extract::At;
+use crate::http::extract::PathParams;
 use crate::http::records::etag::{check_precondition, names_etag, not_modified};
 use crate::http::records::item::ItemTarget;
 use crate::http::records::media_type;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload;
 use crate::store::{Edit, EditError};
 
@@ -36,14 +36,14 @@ const MEDIA_TYPE_CHARS_MAX: usize = 128;
 const NAME_FIELDS: [&str; 4] = ["filename", "file_name", "title", "name"];
 
 pub(crate) async fn upload(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
-    at: &At,
+    params: &PathParams,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let target = ItemTarget::new(schema, route, at);
+    let target = ItemTarget::new(schema, route, params);
     // Uploading changes the document as PATCH does, and needs the same right; before the bytes are read,
     // because there may be many.
     target.authorized(node, caller, Verb::Patch)?;
@@ -59,7 +59,7 @@ pub(crate) async fn upload(
     let media_type = media_type(&headers)?;
     // Whether there is space is asked now; it is taken when the bytes are here, so that who is slow keeps none.
     drop(node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?);
-    let Sent(bytes) = Sent::from_request(request, &()).await?;
+    let RequestBody(bytes) = RequestBody::from_request(request, &()).await?;
     let bytes = bytes?;
     let work = Arc::new(workload::take_for_upload(node, caller, bytes.len()).await?);
     let _claim = node.store.claim(bytes.len() as u64)?;
@@ -141,22 +141,22 @@ fn media_type(headers: &HeaderMap) -> Result<String, ApiError> {
 }
 
 pub(crate) async fn download(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
-    at: &At,
+    params: &PathParams,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (found, opening) = ItemTarget::new(schema, route, at).readable(node, caller, headers).await?;
-    let shown = found.seen(schema).under(opening);
+    let (found, opening) = ItemTarget::new(schema, route, params).readable(node, caller, headers).await?;
+    let shown = found.seen(schema).in_emergency(opening);
     let document = described(found.raw());
     let Some(content) = Content::of(schema.kind, &document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
     let tag = format!("\"{}\"", content.sha256);
     if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
-        return Ok(shown.on(not_modified(&tag)));
+        return Ok(shown.attach_to(not_modified(&tag)));
     }
     if !node.store.read()?.has_content(&content.sha256)? {
         return Err(ApiError::ContentPending { length: content.length });
@@ -204,7 +204,7 @@ pub(crate) async fn download(
     if let Some((first, last)) = range {
         set(header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", content.length));
     }
-    Ok(shown.on(response))
+    Ok(shown.attach_to(response))
 }
 
 /// What a document says about its bytes. The rest of it may have thousands of values, and is not looked at.
@@ -235,7 +235,7 @@ fn file_name<'a>(document: &'a Document, id: &'a str) -> &'a str {
 /// The bytes from `first` to before `end`, chunk by chunk. Bytes under a hash never change, so no
 /// transaction needs to span them; where some are missing the connection is cut.
 fn read_bytes(
-    node: Arc<Node>,
+    node: Arc<AppState>,
     caller: Caller,
     sha256: String,
     first: u64,
@@ -258,7 +258,7 @@ fn read_bytes(
     })
 }
 
-fn read_part(node: &Node, sha256: &str, at: u64, end: u64) -> std::io::Result<Bytes> {
+fn read_part(node: &AppState, sha256: &str, at: u64, end: u64) -> std::io::Result<Bytes> {
     let chunk_bytes = CONTENT_CHUNK_BYTES as u64;
     let number = u32::try_from(at / chunk_bytes).map_err(std::io::Error::other)?;
     let snapshot = node.store.read().map_err(std::io::Error::other)?;

@@ -1,4 +1,4 @@
-//! Floor 4. Which record a path names, and who may use it.
+//! Floor 4. The record that a path names, and the rights to use it.
 
 use bson::{Document, RawDocument};
 
@@ -6,11 +6,11 @@ use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, Route, Schema, Shape};
 use crate::http::access::caller::Caller;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::error::ApiError;
-use crate::http::extract::At;
+use crate::http::extract::PathParams;
 use crate::http::records::render::to_document;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload::changing;
 use crate::store::{Snapshot, StoreError, StoredRecord};
 
@@ -24,11 +24,11 @@ pub(crate) struct ItemTarget<'a> {
 }
 
 impl<'a> ItemTarget<'a> {
-    pub(crate) fn new(schema: &'static Schema, route: &'static Route, at: &'a At) -> Self {
+    pub(crate) fn new(schema: &'static Schema, route: &'static Route, params: &'a PathParams) -> Self {
         let (id, path_owner) = match (route.shape, schema.kind) {
-            (Shape::ItemOfPerson, _) => (at.id(), Some(at.person())),
-            (_, Kind::Person) => (at.person(), None),
-            _ => (at.id(), None),
+            (Shape::ItemOfPerson, _) => (params.id(), Some(params.person())),
+            (_, Kind::Person) => (params.person(), None),
+            _ => (params.id(), None),
         };
         ItemTarget { schema, acl_name: route.acl, id, path_owner }
     }
@@ -124,7 +124,7 @@ impl<'a> ItemTarget<'a> {
     /// as good as.
     pub(crate) fn authorized(
         &self,
-        node: &Node,
+        node: &AppState,
         caller: &Caller,
         verb: Verb,
     ) -> Result<(Found, Grant), ApiError> {
@@ -144,7 +144,7 @@ impl<'a> ItemTarget<'a> {
     pub(crate) fn check_noted(
         &self,
         view: &Snapshot,
-        node: &Node,
+        node: &AppState,
         caller: &Caller,
         verb: Verb,
     ) -> Result<(), ApiError> {
@@ -155,7 +155,7 @@ impl<'a> ItemTarget<'a> {
     }
 
     /// What changing the record takes that the path leads to, if the caller may use `verb` on it.
-    pub(crate) fn weight(&self, node: &Node, caller: &Caller, verb: Verb) -> Result<usize, ApiError> {
+    pub(crate) fn weight(&self, node: &AppState, caller: &Caller, verb: Verb) -> Result<usize, ApiError> {
         let view = node.store.read()?;
         self.check_noted(&view, node, caller, verb)?;
         let stored = view.look(self.schema.kind, self.id, |_, stored| changing(stored))?;
@@ -165,7 +165,7 @@ impl<'a> ItemTarget<'a> {
     /// The grant to use `verb` on a record that was found and belongs to `owner`, if the path leads to it.
     pub(crate) fn authorize_found(
         &self,
-        node: &Node,
+        node: &AppState,
         caller: &Caller,
         verb: Verb,
         owner: Option<&str>,
@@ -201,7 +201,7 @@ impl Found {
     }
 
     /// An answer that shows it, for the audit.
-    pub(crate) fn seen(&self, schema: &Schema) -> Seen {
-        Seen::record(schema, &self.0.id, self.owner(schema))
+    pub(crate) fn seen(&self, schema: &Schema) -> AuditEvent {
+        AuditEvent::record(schema, &self.0.id, self.owner(schema))
     }
 }

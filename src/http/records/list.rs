@@ -15,15 +15,15 @@ use crate::domain::access::{Actor, Scope, Target, Verb};
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, Route, Schema, Shape};
 use crate::http::access::caller::Caller;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::auth::emergency::{Subject, admit};
 use crate::http::bodies::answer_budget::KeptBytes;
 use crate::http::error::ApiError;
-use crate::http::extract::{At, query_pairs};
+use crate::http::extract::{PathParams, query_pairs};
 use crate::http::records::damage::X_DAMAGED;
 use crate::http::records::list_pieces::{Lister, Selection, State, Who};
 use crate::http::records::render::hidden_from;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload;
 
 /// Longest text that people are searched by: each of its words is a walk through an index.
@@ -32,21 +32,21 @@ const WORDS_CHARS_MAX: usize = 100;
 const PERSON: &str = "person";
 
 pub(crate) async fn list(
-    node: Arc<Node>,
+    node: Arc<AppState>,
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
-    at: &At,
+    params: &PathParams,
     request: &Parts,
 ) -> Result<Response, ApiError> {
     let uri = &request.uri;
     let asked = query_pairs(uri).into_iter().rfind(|(name, _)| name == PERSON).map(|(_, person)| person);
-    let person = at.get("person_id").or(asked.as_deref().filter(|_| schema.owner != Owner::Nobody));
+    let person = params.get("person_id").or(asked.as_deref().filter(|_| schema.owner != Owner::Nobody));
     let (owner, opening) = listed_owner(&node, schema, route, caller, person, &request.headers).await?;
-    let page_id = at.get("id").filter(|_| route.shape == Shape::OfPage).map(str::to_owned);
+    let page_id = params.get("id").filter(|_| route.shape == Shape::OfPage).map(str::to_owned);
     let query = Query::parse(uri)?;
     let hidden = hidden_from(&node, schema, caller, opening);
-    let shown = Seen::list(schema, owner.clone()).under(opening);
+    let shown = AuditEvent::list(schema, owner.clone()).in_emergency(opening);
     // Looking for the documents of one page may go through all of a person's.
     let is_short = owner.is_some() && query.limit.is_none() && page_id.is_none();
     let (store, path) = (node.store.clone(), uri.path().to_owned());
@@ -69,7 +69,7 @@ pub(crate) async fn list(
     if damaged > 0 {
         response.headers_mut().insert(X_DAMAGED, HeaderValue::from(damaged));
     }
-    Ok(shown.on(response))
+    Ok(shown.attach_to(response))
 }
 
 /// The first piece of a list that may be long, and where the next page begins. What the list keeps until its end is counted
@@ -107,7 +107,7 @@ async fn begun(asked: Asked, caller: &Caller) -> Result<(Bytes, Lister, Option<S
 
 /// What a request lists.
 struct Asked {
-    node: Arc<Node>,
+    node: Arc<AppState>,
     kind: Kind,
     owner: Option<String>,
     page_id: Option<String>,
@@ -148,7 +148,7 @@ impl Asked {
 
 /// Whose records the caller asks for, if not everybody's, and the emergency under which they may if not otherwise.
 async fn listed_owner(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     schema: &Schema,
     route: &Route,
     caller: &Caller,

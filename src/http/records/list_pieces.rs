@@ -16,7 +16,7 @@ use crate::http::access::caller::Caller;
 use crate::http::bodies::answer_budget::KeptBytes;
 use crate::http::error::ApiError;
 use crate::http::records::render::{show_into, uncovered};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::state::settings::CollectionShape;
 use crate::http::workload::{self, LARGE_BYTES, Work, is_large};
 use crate::store::{Kept, KeptKey, KeptOf, Part, Snapshot, StoreError};
@@ -110,7 +110,7 @@ impl Selection {
     /// The id of the last of `limit` records after `after`, if others come after it.
     pub(crate) fn end_of_page(
         &self,
-        node: &Node,
+        node: &AppState,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Option<String>, ApiError> {
@@ -158,7 +158,7 @@ pub(crate) enum State {
 
 /// Renders the selected records batch by batch.
 pub(crate) struct Lister {
-    pub(crate) node: Arc<Node>,
+    pub(crate) node: Arc<AppState>,
     pub(crate) selection: Selection,
     pub(crate) hidden: &'static [&'static str],
     pub(crate) cursor: Option<String>,

@@ -2,16 +2,16 @@
 //!
 //! - `change_feed`: `GET /changes`
 //! - `content`: attachments: upload and download
-//! - `damage`: how many damaged records a list leaves out
+//! - `damage`: tells how many damaged records a list leaves out
 //! - `etag`: entity tags and conditions
 //! - `item`: the record that a path names
 //! - `list`: collections
 //! - `list_pieces`: the text of a list, piece by piece
-//! - `media_type`: how attachments are labelled
+//! - `media_type`: media types and file names of attachments
 //! - `read`: one record
 //! - `render`: the JSON text of a record
 //! - `write`: create, patch, replace, delete
-//! - `write_body`: what the body of a write says
+//! - `write_body`: parses the body of a write and limits the record's size
 
 pub(super) mod change_feed;
 pub(super) mod content;

@@ -9,13 +9,13 @@ use bson::RawDocument;
 use crate::domain::access::Verb;
 use crate::domain::record::fold_account;
 use crate::http::access::caller::Caller;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::auth::emergency::{self, Subject};
 use crate::http::error::ApiError;
 use crate::http::records::etag::{etag, names_etag, not_modified};
 use crate::http::records::item::{Found, ItemTarget};
 use crate::http::records::render::{hidden_fields, hidden_from, show_into, text_response, uncovered};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload::{self, Work, text_of};
 use crate::store::{Kept, KeptKey, KeptOf};
 
@@ -25,7 +25,7 @@ impl ItemTarget<'_> {
     /// instead what it takes, if `work` does not cover that.
     fn text(
         &self,
-        node: &Node,
+        node: &AppState,
         caller: &Caller,
         hidden: &[&str],
         work: Option<&Work>,
@@ -62,7 +62,7 @@ impl ItemTarget<'_> {
     async fn text_after(
         &self,
         refusal: Result<usize, ApiError>,
-        node: &Arc<Node>,
+        node: &Arc<AppState>,
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<(Arc<Kept>, Option<u64>), ApiError> {
@@ -97,7 +97,7 @@ impl ItemTarget<'_> {
     }
 
     /// The record that the path leads to, if it is still of this account.
-    fn found_again(&self, node: &Node, owner: Option<&str>) -> Result<Found, ApiError> {
+    fn found_again(&self, node: &AppState, owner: Option<&str>) -> Result<Found, ApiError> {
         let view = node.store.read()?;
         let found = self.find(&view)?.ok_or_else(|| self.absent())?;
         if found.owner(self.schema).as_deref() != owner || !self.is_in_book(&view, found.raw())? {
@@ -110,7 +110,7 @@ impl ItemTarget<'_> {
     /// otherwise.
     pub(crate) async fn readable(
         &self,
-        node: &Arc<Node>,
+        node: &Arc<AppState>,
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<(Found, Option<u64>), ApiError> {
@@ -124,7 +124,7 @@ impl ItemTarget<'_> {
     async fn readable_after(
         &self,
         refusal: ApiError,
-        node: &Arc<Node>,
+        node: &Arc<AppState>,
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<(Found, Option<u64>), ApiError> {
@@ -161,7 +161,7 @@ impl ItemTarget<'_> {
 /// The text of a large record that takes so much, made when there is work for it and a place among the answers. `made` says
 /// how much is needed where the work does not cover it.
 async fn large_text(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     mut bytes: usize,
     made: impl Fn(&Work) -> Result<Result<Arc<Kept>, usize>, ApiError>,
@@ -180,7 +180,7 @@ async fn large_text(
 
 /// The text of a record, with what is known of it.
 fn text(
-    node: &Node,
+    node: &AppState,
     id: &str,
     record: &RawDocument,
     owner: Option<String>,
@@ -193,7 +193,7 @@ fn text(
 }
 
 pub(crate) async fn read(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     target: &ItemTarget<'_>,
     caller: &Caller,
     headers: &HeaderMap,
@@ -205,9 +205,9 @@ pub(crate) async fn read(
         Ok(Err(bytes)) => Box::pin(target.text_after(Ok(bytes), node, caller, headers)).await?,
         Err(refusal) => Box::pin(target.text_after(Err(refusal), node, caller, headers)).await?,
     };
-    let shown = Seen::record(schema, &kept.id, kept.owner.clone()).under(opening);
+    let shown = AuditEvent::record(schema, &kept.id, kept.owner.clone()).in_emergency(opening);
     if names_etag(headers, header::IF_NONE_MATCH, &kept.etag) == Some(true) {
-        return Ok(shown.on(not_modified(&kept.etag)));
+        return Ok(shown.attach_to(not_modified(&kept.etag)));
     }
-    Ok(shown.on(text_response(kept.text.clone(), &kept.etag)))
+    Ok(shown.attach_to(text_response(kept.text.clone(), &kept.etag)))
 }

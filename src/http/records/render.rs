@@ -1,4 +1,4 @@
-//! Floor 4. How a record is shown: its JSON text, the fields that are left out, its path.
+//! Floor 4. The JSON text of a record, its hidden fields, and its path.
 
 use std::io::Write;
 
@@ -13,14 +13,14 @@ use crate::domain::schema::{Schema, Shape};
 use crate::http::access::caller::Caller;
 use crate::http::error::ApiError;
 use crate::http::records::etag::etag;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload::{Work, is_large, reading};
 use crate::store::StoreError;
 
 /// What making text of a large record takes, if that is not covered. Without `work` by its length, and with it as it is:
 /// text with many signs that are written as escapes is several times as long.
 pub(crate) fn uncovered(
-    node: &Node,
+    node: &AppState,
     record: &RawDocument,
     hidden: &[&str],
     work: Option<&Work>,
@@ -70,7 +70,7 @@ pub(crate) fn item_path(schema: &Schema, id: &str, owner: Option<&str>) -> Strin
 
 /// Fields that this caller is not shown.
 pub(crate) fn hidden_fields(
-    node: &Node,
+    node: &AppState,
     schema: &'static Schema,
     caller: &Caller,
 ) -> &'static [&'static str] {
@@ -80,7 +80,7 @@ pub(crate) fn hidden_fields(
 
 /// The same for a read, perhaps in an emergency: that shows no hash to anybody.
 pub(crate) fn hidden_from(
-    node: &Node,
+    node: &AppState,
     schema: &'static Schema,
     caller: &Caller,
     opening: Option<u64>,
@@ -90,7 +90,7 @@ pub(crate) fn hidden_from(
 
 /// Appends a record as clients see it.
 pub(crate) fn show_into(
-    node: &Node,
+    node: &AppState,
     document: &RawDocument,
     hidden: &[&str],
     text: impl Write,
@@ -100,14 +100,18 @@ pub(crate) fn show_into(
 }
 
 /// How many bytes [`show_into`] appends.
-pub(crate) fn shown_bytes(node: &Node, document: &RawDocument, hidden: &[&str]) -> Result<usize, ApiError> {
+pub(crate) fn shown_bytes(
+    node: &AppState,
+    document: &RawDocument,
+    hidden: &[&str],
+) -> Result<usize, ApiError> {
     let mut length = Length(0);
     show_into(node, document, hidden, &mut length)?;
     Ok(length.0)
 }
 
 pub(crate) fn record_response(
-    node: &Node,
+    node: &AppState,
     schema: &'static Schema,
     caller: &Caller,
     record: &RawDocument,

@@ -22,14 +22,14 @@ use crate::domain::value::same_document;
 use crate::http::access::account_lookup::strings;
 use crate::http::access::caller::Caller;
 use crate::http::access::kept_values::may_read_all;
-use crate::http::access::request_body::Sent;
-use crate::http::audit_observer::Seen;
+use crate::http::access::request_body::RequestBody;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::error::ApiError;
 use crate::http::records::etag::check_precondition;
 use crate::http::records::item::{Found, ItemTarget};
 use crate::http::records::render::{hidden_fields, item_path, record_response, shown_bytes};
 use crate::http::records::write_body::{Fields, PASSWORD, check_size, new_password, read_body, to_raw};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload::{self, Work, changing, writing};
 use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 
@@ -41,12 +41,12 @@ const PARSED_BYTES_MAX: usize = 64 << 10;
 
 /// POST, PATCH, PUT and DELETE of one record.
 pub(crate) async fn write(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     target: &ItemTarget<'_>,
     caller: &Caller,
     method: &Method,
     headers: &HeaderMap,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     let verb = Verb::of_method(method.as_str()).ok_or(ApiError::MethodNotAllowed)?;
     target.authorize_path(&node.acl(), caller, verb)?;
@@ -107,7 +107,7 @@ pub(crate) async fn write(
 
 /// Whether a note says whose the record is, and by it the caller may not use `verb`: then it is not read.
 fn is_noted_as_hidden(
-    node: &Node,
+    node: &AppState,
     target: &ItemTarget<'_>,
     caller: &Caller,
     verb: Verb,
@@ -131,7 +131,7 @@ fn is_hidden(acl: &Acl, target: &ItemTarget<'_>, caller: &Caller, verb: Verb, ow
 }
 
 struct WriteRequest<'a> {
-    node: &'a Arc<Node>,
+    node: &'a Arc<AppState>,
     target: &'a ItemTarget<'a>,
     caller: &'a Caller,
     verb: Verb,
@@ -201,12 +201,12 @@ impl WriteRequest<'_> {
         let is_same = !writes_beside && after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref();
         let unchanged = edit.document.as_ref().filter(|_| is_same);
         let schema = self.target.schema;
-        let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
+        let shown = unchanged.map(|document| AuditEvent::record(schema, &edit.id, schema.owner_of(document)));
         match self.caller.writes(self.node).charged(work).edit(*edit).await {
             Ok(()) => {
                 let response = work.run(|| self.answer(is_new, after))?;
                 Ok(Attempt::Answered(match shown {
-                    Some(shown) => shown.on(response),
+                    Some(shown) => shown.attach_to(response),
                     None => response,
                 }))
             }
@@ -346,7 +346,7 @@ impl WriteRequest<'_> {
             return Ok(no_place);
         }
         let response = record_response(self.node, schema, self.caller, found.raw())?;
-        Ok(Prepared::Answered(found.seen(schema).on(response)))
+        Ok(Prepared::Answered(found.seen(schema).attach_to(response)))
     }
 
     /// PATCH, PUT and DELETE of a record that the path leads to.

@@ -1,4 +1,4 @@
-//! Floor 4. What the body of a write says, and how large the record may become.
+//! Floor 4. Parses the body of a write, hashes its password, and limits the size of the record.
 
 use bson::{Document, RawDocument, RawDocumentBuf};
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use crate::http::auth::current_password::require_current;
 use crate::http::error::ApiError;
 use crate::http::error::conversion::CURRENT_FIELD_NAME;
 use crate::http::records::item::ItemTarget;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::StoreError;
 
 pub(crate) const PASSWORD: &str = "password";
@@ -57,7 +57,7 @@ fn secrets_of(kind: Kind, body: &mut Fields) -> Result<Fields, ApiError> {
 
 /// Checks a password in a body and returns its hash.
 pub(crate) async fn new_password(
-    node: &Node,
+    node: &AppState,
     target: &ItemTarget<'_>,
     caller: &Caller,
     verb: Verb,
@@ -87,7 +87,7 @@ pub(crate) async fn new_password(
 /// Refuses a record that grows beyond what clients may make: one request may add little, and many add up. What the
 /// centre has made larger may be changed as long as it does not grow.
 pub(crate) fn check_size(
-    node: &Node,
+    node: &AppState,
     after: Option<&RawDocumentBuf>,
     before: Option<&[u8]>,
 ) -> Result<(), ApiError> {

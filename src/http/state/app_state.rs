@@ -12,13 +12,13 @@ use crate::http::state::unsettled_rules::UnsettledRules;
 use crate::sync::Reconciler;
 
 /// Everything that requests share.
-pub struct Node {
+pub struct AppState {
     pub store: ClientStore,
     pub backups: Arc<Backups>,
     pub accounts: Arc<Accounts>,
     /// Filled by itself.
     pub known_accounts: KnownAccounts,
-    /// Replaced by [`Node::replace_rules`] alone.
+    /// Replaced by [`AppState::replace_rules`] alone.
     pub acl: RwLock<Arc<Acl>>,
     /// Filled by itself.
     pub unsettled_rules: UnsettledRules,
@@ -28,7 +28,7 @@ pub struct Node {
     pub form_key: [u8; 32],
 }
 
-impl Node {
+impl AppState {
     /// The access rules in force now.
     pub(crate) fn acl(&self) -> Arc<Acl> {
         match self.acl.read() {

@@ -1,10 +1,10 @@
-//! Floor 4. What all requests share: the store as requests have it, the settings of the API, and what is remembered between requests.
+//! Floor 4. The state that all requests share: the store, the settings of the API, and caches.
 //!
-//! - `app_state`: the state itself
-//! - `client_store`: the store, without writes but by a right
-//! - `known_accounts`: accounts that were looked up lately
+//! - `app_state`: the fields of the state
+//! - `client_store`: the store: read by everyone, written only with a right
+//! - `known_accounts`: cache of accounts by login name
 //! - `settings`: the settings of the API
-//! - `unsettled_rules`: access rules whose effect is not in the store yet
+//! - `unsettled_rules`: access rules whose effect is not stored yet
 
 pub(super) mod app_state;
 pub(super) mod client_store;

@@ -1,4 +1,4 @@
-//! Floor 4. What a decision about a conflict says, and whether the caller may make it.
+//! Floor 4. Parses a decision about a conflict, and checks the right to make it.
 
 use bson::{Bson, Document};
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use crate::domain::value::same_option;
 use crate::http::access::kept_values::is_operator;
 use crate::http::error::ApiError;
 use crate::http::records::write_body::{check_size, to_raw};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Conflict, Subject};
 use crate::sync::conflicts::{Decision, ResolveError};
 
@@ -25,7 +25,7 @@ pub(crate) const TOO_LARGE: &str = "$too_large";
 
 /// A value that somebody types makes the record no larger than a write may.
 pub(crate) fn check_decided_size(
-    node: &Node,
+    node: &AppState,
     old: Option<&Document>,
     new: Option<&Document>,
 ) -> Result<(), ResolveError> {

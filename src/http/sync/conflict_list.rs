@@ -16,12 +16,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::domain::access::Verb;
 use crate::domain::record::Kind;
 use crate::http::access::caller::Caller;
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::bodies::answer_budget::KeptBytes;
 use crate::http::error::ApiError;
 use crate::http::extract::query_pairs;
 use crate::http::records::damage::counting_damaged;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::conflict_rights::ConflictReader;
 use crate::http::sync::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use crate::http::sync::identity_holds::Case;
@@ -49,7 +49,7 @@ fn named(path: &str) -> String {
 }
 
 pub(crate) async fn list(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -87,7 +87,7 @@ pub(crate) async fn list(
     };
     let damaged = known_damage(&lister.walk.node, &lister.walk.caller)?;
     let response = counting_damaged(&damaged, &OF_LIST, response::json_body(lister.into_body(first)));
-    Ok(Seen::other("conflicts", None).of_everybody().on(response))
+    Ok(AuditEvent::other("conflicts", None).of_everybody().attach_to(response))
 }
 
 /// Which conflicts are listed.
@@ -211,7 +211,7 @@ impl Query {
     }
 
     /// Refuses a path that no conflict is about, open or decided: it is a mistake in writing. Names those that there are.
-    fn check_path(&self, node: &Node, caller: &Caller, snapshot: &Snapshot) -> Result<(), ApiError> {
+    fn check_path(&self, node: &AppState, caller: &Caller, snapshot: &Snapshot) -> Result<(), ApiError> {
         let (Some(path), None) = (&self.path, &self.after) else {
             return Ok(());
         };
@@ -269,7 +269,7 @@ impl Query {
 }
 
 /// One page of the list. `Link` leads to the next one, if there is one.
-async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response, ApiError> {
+async fn page(node: Arc<AppState>, caller: Caller, query: Query) -> Result<Response, ApiError> {
     let limit = query.limit.unwrap_or(LIMIT_CONFLICTS_MAX);
     let work = workload::take_for_rows(&node, &caller).await?;
     let (serving, asking) = (Arc::clone(&node), caller.clone());
@@ -296,11 +296,11 @@ async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response,
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
-    Ok(Seen::other("conflicts", None).of_everybody().on(response))
+    Ok(AuditEvent::other("conflicts", None).of_everybody().attach_to(response))
 }
 
 /// The damaged rows that the caller may know of.
-fn known_damage(node: &Node, caller: &Caller) -> Result<Vec<DamagedRow>, ApiError> {
+fn known_damage(node: &AppState, caller: &Caller) -> Result<Vec<DamagedRow>, ApiError> {
     let view = node.store.read()?;
     Ok(ConflictReader::new(node, caller, &view).damaged(node.store.damaged_rows())?)
 }
@@ -336,7 +336,7 @@ impl Item {
 
 /// Goes through what is listed, in its order.
 struct Walk {
-    node: Arc<Node>,
+    node: Arc<AppState>,
     caller: Caller,
     query: Query,
     /// The conflicts that are still to be looked at.
@@ -346,7 +346,12 @@ struct Walk {
 }
 
 impl Walk {
-    fn begin(node: Arc<Node>, caller: Caller, query: Query, snapshot: &Snapshot) -> Result<Walk, StoreError> {
+    fn begin(
+        node: Arc<AppState>,
+        caller: Caller,
+        query: Query,
+        snapshot: &Snapshot,
+    ) -> Result<Walk, StoreError> {
         let ids = query.ids(&ConflictReader::new(&node, &caller, snapshot))?.into_iter();
         let standing = query.standing_from();
         Ok(Walk { node, caller, query, ids, standing })
@@ -440,7 +445,7 @@ impl Lister {
 
 /// The JSON text of a conflict in a list, if the caller may see it.
 fn shown_in_list(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     query: &Query,
     snapshot: &Snapshot,

@@ -25,7 +25,7 @@ use crate::domain::schema::Owner;
 use crate::http::access::caller::Caller;
 use crate::http::access::kept_values::{is_operator, may_read_all, may_read_kept};
 use crate::http::error::{ApiError, PeopleQuestion};
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::conflict_view::{self, ConflictView};
 use crate::http::workload;
 use crate::store::{ConflictStatus, DamagedRow, Snapshot, StoreError, Subject};
@@ -43,20 +43,20 @@ pub(crate) fn hidden() -> ApiError {
 }
 
 /// Whether the caller may know of a question about people, or of records of this kind.
-fn may_know_of_all(node: &Node, caller: &Caller, kind: Kind) -> bool {
+fn may_know_of_all(node: &AppState, caller: &Caller, kind: Kind) -> bool {
     may_read_all(&node.acl(), &caller.principal, kind)
 }
 
 /// An account and what it may know, over one view of the store.
 pub(crate) struct ConflictReader<'a> {
-    node: &'a Node,
+    node: &'a AppState,
     acl: Arc<Acl>,
     who: &'a Principal,
     view: &'a Snapshot,
 }
 
 impl<'a> ConflictReader<'a> {
-    pub(crate) fn new(node: &'a Node, caller: &'a Caller, view: &'a Snapshot) -> ConflictReader<'a> {
+    pub(crate) fn new(node: &'a AppState, caller: &'a Caller, view: &'a Snapshot) -> ConflictReader<'a> {
         ConflictReader { node, acl: node.acl(), who: &caller.principal, view }
     }
 
@@ -193,7 +193,7 @@ const STATUS_OF_NODE: [&str; 9] = [
 /// everybody it sees how the node stands, and of what waits only how many conflicts it may know of. What it does itself must not
 /// show what others do, so there is no count over all people.
 pub(crate) async fn status_for(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     scope: Scope,
     mut status: Value,
@@ -218,7 +218,7 @@ pub(crate) async fn status_for(
 
 /// The answer as this account may see it. That another person has an account is for those who may read everybody: others learn
 /// that the change is not possible now.
-pub(crate) fn without_questions(node: &Node, caller: &Caller, response: Response) -> Response {
+pub(crate) fn without_questions(node: &AppState, caller: &Caller, response: Response) -> Response {
     let names_question = response.extensions().get::<PeopleQuestion>().is_some();
     if !names_question || may_know_of_all(node, caller, Kind::Person) {
         return response;

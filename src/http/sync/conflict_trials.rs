@@ -11,11 +11,11 @@ use crate::domain::access::Verb;
 use crate::domain::audit::Outcome;
 use crate::domain::json::{check_values, parse_body};
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
-use crate::http::audit_observer::{Seen, note_refusals};
+use crate::http::access::request_body::RequestBody;
+use crate::http::audit_observer::{AuditEvent, note_refusals};
 use crate::http::error::ApiError;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::conflict_decision::check_allowed;
 use crate::http::sync::conflict_view::etag_of;
 use crate::http::sync::conflicts::{check_known, check_value_conflict, refused};
@@ -58,9 +58,9 @@ fn told(error: &ApiError) -> Told {
 /// same order, each with the conflict's `id` and the `status` that the decision would be answered with, and with `code` and
 /// `error` where it would be refused. There may be fewer than decisions, but one at least: those behind them were not tried.
 pub(crate) async fn try_all(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let text = body.0?;
@@ -112,11 +112,13 @@ pub(crate) async fn try_all(
         noted.extend(refusal.map(|refusal| (one.id.as_str(), refusal)));
     }
     note_refusals(&node, &caller, PATH, &noted);
-    Ok(Seen::other("conflicts", None).of_everybody().on(response::json(json!({"outcomes": outcomes}))))
+    Ok(AuditEvent::other("conflicts", None)
+        .of_everybody()
+        .attach_to(response::json(json!({"outcomes": outcomes}))))
 }
 
 /// Looks the conflicts up until their bytes are too many for one transaction.
-fn choose(node: &Node, caller: &Caller, asked: &[Asked]) -> Result<Chosen, ApiError> {
+fn choose(node: &AppState, caller: &Caller, asked: &[Asked]) -> Result<Chosen, ApiError> {
     let snapshot = node.store.read()?;
     let mut chosen = Chosen { count: 0, refusals: BTreeMap::new(), bytes: 0 };
     for (at, one) in asked.iter().enumerate() {
@@ -141,7 +143,7 @@ fn choose(node: &Node, caller: &Caller, asked: &[Asked]) -> Result<Chosen, ApiEr
 }
 
 /// Of what has become another one's record meanwhile, a refusal says nothing.
-fn recheck(node: &Node, caller: &Caller, tried: &[&Asked], answers: &mut [Told]) -> Result<(), ApiError> {
+fn recheck(node: &AppState, caller: &Caller, tried: &[&Asked], answers: &mut [Told]) -> Result<(), ApiError> {
     let snapshot = node.store.read()?;
     for (one, answer) in tried.iter().zip(answers).filter(|(_, (answer, _))| answer["status"] != 204) {
         if let Err(error) = check_known(node, caller, &snapshot, &one.id) {

@@ -13,7 +13,7 @@ use crate::domain::same_meaning::{same_edit, same_meaning};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{Conflict, ConflictStatus, Snapshot, StoreError, Subject, stands_name};
 
 /// Largest value that a list shows, in bytes of BSON. In the place of a larger one stand its type and size.
@@ -265,7 +265,7 @@ pub(crate) fn etag_of(conflict: &Conflict, current: Option<&Bson>) -> Option<Str
 /// Looks at a conflict about a value with the record that it is about; `None` if there is no such conflict. A list shows it
 /// without its record where that is damaged, and is not stopped by it.
 pub(crate) fn visit<T>(
-    node: &Node,
+    node: &AppState,
     snapshot: &Snapshot,
     id: &str,
     value_bytes_max: Option<usize>,
@@ -308,7 +308,7 @@ impl ConflictView<'_> {
     }
 }
 
-fn shown_value(node: &Node, conflict: &Conflict, value: &Bson) -> Value {
+fn shown_value(node: &AppState, conflict: &Conflict, value: &Bson) -> Value {
     match value {
         Bson::Document(body) if conflict.path.is_empty() => {
             let shown = conflict.key.kind.schema().without_secrets(body);
@@ -319,7 +319,7 @@ fn shown_value(node: &Node, conflict: &Conflict, value: &Bson) -> Value {
 }
 
 /// Decisions that were not carried out, or no longer count.
-pub(crate) fn shown_notes(node: &Node, conflict: &Conflict) -> Value {
+pub(crate) fn shown_notes(node: &AppState, conflict: &Conflict) -> Value {
     let notes = conflict.notes.iter().map(|note| {
         let mut shown = json!({
             "reason": note.reason,

@@ -14,16 +14,16 @@ use crate::domain::json::{check_values, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::value::same_option;
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
-use crate::http::audit_observer::{Seen, note_read};
+use crate::http::access::request_body::RequestBody;
+use crate::http::audit_observer::{AuditEvent, note_read};
 use crate::http::auth::current_password::check_given;
 use crate::http::error::ApiError;
 use crate::http::error::conversion::CURRENT_FIELD_NAME;
-use crate::http::extract::At;
+use crate::http::extract::PathParams;
 use crate::http::records::etag::names_etag;
 use crate::http::records::render::to_document;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::conflict_decision::{
     FORBIDDEN, ONLY_VALUES_TRIED, TOO_LARGE, check_allowed, check_decided_size, parse_decision,
 };
@@ -36,19 +36,19 @@ use crate::store::{Conflict, ConflictStatus, Snapshot, Store};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out, try_resolving};
 
 pub(crate) async fn show(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let id = at.id().to_owned();
+    let id = params.id().to_owned();
     let bytes = {
         let view = node.store.read()?;
         check_known(&node, &caller, &view, &id)?;
         view.conflict_bytes(&id)?
     };
     let _work = workload::take(&node, &caller, showing(bytes)).await?;
-    let shown = tokio::task::spawn_blocking(move || -> Result<(Response, Seen), ApiError> {
+    let shown = tokio::task::spawn_blocking(move || -> Result<(Response, AuditEvent), ApiError> {
         let snapshot = node.store.read()?;
         match find_in(&node, &caller, &snapshot, &id)? {
             Found::Value(seen) => Ok((respond(&node, &caller, &snapshot, &id)?, seen)),
@@ -63,13 +63,13 @@ pub(crate) async fn show(
         }
     });
     let (response, seen) = shown.await.map_err(|_| ApiError::Internal)??;
-    Ok(seen.on(response))
+    Ok(seen.attach_to(response))
 }
 
 /// What an id in the path of a conflict names.
 enum Found {
     /// With the record that is shown, for the audit.
-    Value(Seen),
+    Value(AuditEvent),
     Identity(Box<Case>),
     /// As it is shown, see [`standing_questions`].
     Standing(Value),
@@ -77,7 +77,7 @@ enum Found {
 
 impl Found {
     /// The record that the caller gets to see, for the audit.
-    fn seen(&self) -> Seen {
+    fn seen(&self) -> AuditEvent {
         match self {
             Found::Value(seen) => seen.clone(),
             Found::Identity(case) => seen_person(&case.conflict.key.id),
@@ -86,13 +86,13 @@ impl Found {
     }
 }
 
-fn seen_person(id: &str) -> Seen {
-    Seen::record(Kind::Person.schema(), id, Some(fold_account(id)))
+fn seen_person(id: &str) -> AuditEvent {
+    AuditEvent::record(Kind::Person.schema(), id, Some(fold_account(id)))
 }
 
 /// An error if the caller may not know of what the id names, or if it names nothing.
 pub(crate) fn check_known(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     snapshot: &Snapshot,
     id: &str,
@@ -106,14 +106,14 @@ pub(crate) fn check_known(
 }
 
 /// What the id names, if the caller may know of it.
-fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Found, ApiError> {
+fn find_in(node: &AppState, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Found, ApiError> {
     check_known(node, caller, snapshot, id)?;
     if let Some(shown) = standing_questions::find(node, snapshot, id)? {
         return Ok(Found::Standing(shown));
     }
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
-        (view.head.is_identity(), Seen::record(schema, &view.head.key.id, view.owner()))
+        (view.head.is_identity(), AuditEvent::record(schema, &view.head.key.id, view.owner()))
     })?;
     let (is_identity, seen) = found.ok_or_else(absent)?;
     if !is_identity {
@@ -129,7 +129,7 @@ fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Docume
 }
 
 /// A conflict as it is now, if the caller may know of it still.
-fn respond(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Response, ApiError> {
+fn respond(node: &AppState, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Response, ApiError> {
     check_known(node, caller, snapshot, id)?;
     let shown = conflict_view::visit(node, snapshot, id, None, |view| (view.text(), view.etag()))?;
     let (text, etag) = shown.ok_or_else(absent)?;
@@ -151,20 +151,20 @@ fn tagged(mut response: Response, etag: &str) -> Response {
 /// Decides a conflict. `IS_TRIAL`: says what it would say, and changes nothing: 204 if nothing is in the way. That has a path of
 /// its own: a node that does not know it decides nothing.
 pub(crate) async fn resolve<const IS_TRIAL: bool>(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
     headers: HeaderMap,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
-    let found = find_in(&node, &caller, &*node.store.read()?, at.id())?;
+    let found = find_in(&node, &caller, &*node.store.read()?, params.id())?;
     // Also an answer that carries nothing out shows both values.
     note_read(&node, found.seen().event(&caller.principal.actor).at(caller.from())).await?;
     let text = body.0?;
     check_values(&text)?;
     let _claim = node.store.claim(text.len() as u64)?;
-    let bytes = node.store.read()?.conflict_bytes(at.id())?;
+    let bytes = node.store.read()?.conflict_bytes(params.id())?;
     let (body, work) = read_decision(&node, &caller, &text, showing(bytes)).await?;
     drop(text);
     if body.contains_key("dry_run") {
@@ -184,7 +184,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
     }
     let (conflict, current) = {
         let snapshot = node.store.read()?;
-        let conflict = snapshot.conflict(at.id())?.ok_or_else(absent)?;
+        let conflict = snapshot.conflict(params.id())?.ok_or_else(absent)?;
         let record = read_record(&snapshot, &conflict)?;
         let current = current_value(&conflict, record.as_ref());
         (conflict, current)
@@ -199,7 +199,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
         is_bounded.as_ref().map_or(Ok(()), |node| check_decided_size(node, old, new))
     };
     let actor = caller.principal.actor.clone();
-    let id = at.id();
+    let id = params.id();
     let carried_out = async |store: &Store| match IS_TRIAL {
         false => carry_out(store, id, decision, current, actor, check).await,
         true => try_resolving(store, id, decision, current, actor, check).await,
@@ -212,11 +212,11 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
     match done {
         Ok(_) if IS_TRIAL => Ok(StatusCode::NO_CONTENT.into_response()),
         // What was decided may have taken the record out of the caller's reach.
-        Ok(_) => match respond(&node, &caller, &*node.store.read()?, at.id()) {
+        Ok(_) => match respond(&node, &caller, &*node.store.read()?, params.id()) {
             Err(ApiError::Hidden(_)) => Ok(StatusCode::NO_CONTENT.into_response()),
             answer => answer,
         },
-        Err(error) => Err(refused(error, |message| moved(&node, &caller, at.id(), message))),
+        Err(error) => Err(refused(error, |message| moved(&node, &caller, params.id(), message))),
     }
 }
 
@@ -236,7 +236,7 @@ pub(crate) fn refused(error: ResolveError, moved: impl FnOnce(&str) -> ApiError)
 
 /// An error unless the id names a conflict about a value or a record of which the caller may know.
 pub(crate) fn check_value_conflict(
-    node: &Node,
+    node: &AppState,
     caller: &Caller,
     snapshot: &Snapshot,
     id: &str,
@@ -252,7 +252,7 @@ pub(crate) fn check_value_conflict(
 
 /// What the body says, and the work of carrying it out. The caller's password, if it is there, is verified meanwhile.
 async fn read_decision(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     text: &[u8],
     shown_bytes: usize,
@@ -273,7 +273,7 @@ async fn read_decision(
 }
 
 /// What is decided on has changed. The conflict as it is now comes along, as in a list, if the caller may know of it still.
-fn moved(node: &Node, caller: &Caller, id: &str, message: &str) -> ApiError {
+fn moved(node: &AppState, caller: &Caller, id: &str, message: &str) -> ApiError {
     let read = || -> Result<Option<Value>, ApiError> {
         let snapshot = node.store.read()?;
         check_known(node, caller, &snapshot, id)?;
@@ -288,7 +288,7 @@ fn moved(node: &Node, caller: &Caller, id: &str, message: &str) -> ApiError {
 
 /// A decision is made on a value that somebody saw; if it is another one by now, they must look again.
 fn check_seen(
-    (node, caller): (&Node, &Caller),
+    (node, caller): (&AppState, &Caller),
     conflict: &Conflict,
     current: Option<&Bson>,
     headers: &HeaderMap,

@@ -18,7 +18,7 @@ use crate::http::access::caller::Caller;
 use crate::http::access::kept_values::is_operator;
 use crate::http::error::ApiError;
 use crate::http::records::etag::names_etag;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::conflict_rights;
 use crate::http::sync::conflict_view::{self, truncated};
 use crate::http::workload::Work;
@@ -39,7 +39,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    pub(crate) fn read(node: &Node, snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
+    pub(crate) fn read(node: &AppState, snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
         let Some((hold, pair)) = hold_of(snapshot, &conflict)? else {
             return Ok(Case::as_found(conflict));
         };
@@ -51,7 +51,11 @@ impl Case {
     }
 
     /// The same in a list: where a row is damaged that tells who the two are now, they are as they were found.
-    pub(crate) fn in_list(node: &Node, snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
+    pub(crate) fn in_list(
+        node: &AppState,
+        snapshot: &Snapshot,
+        conflict: Conflict,
+    ) -> Result<Case, ApiError> {
         if unless_damaged(hold_of(snapshot, &conflict))?.is_some() {
             return Case::read(node, snapshot, conflict);
         }
@@ -79,7 +83,7 @@ impl Case {
     }
 
     /// The case as clients see it. A person of more than `bytes_max` bytes is replaced by their size.
-    pub(crate) fn shown(&self, node: &Node, bytes_max: Option<usize>) -> Value {
+    pub(crate) fn shown(&self, node: &AppState, bytes_max: Option<usize>) -> Value {
         let conflict = &self.conflict;
         let mut fields = Map::new();
         let mut put = |name: &str, value: Value| {
@@ -129,7 +133,7 @@ impl Case {
 
     /// A decision is made on two people that somebody saw. If nothing is said about them, both must still be
     /// called and born as they were when they were found.
-    fn is_as_seen(&self, node: &Node, headers: &HeaderMap, body: &Map<String, Value>) -> bool {
+    fn is_as_seen(&self, node: &AppState, headers: &HeaderMap, body: &Map<String, Value>) -> bool {
         let people = [
             (&self.pair.local, &self.conflict.local, "local"),
             (&self.pair.central, &self.conflict.central, "central"),
@@ -148,14 +152,14 @@ impl Case {
     }
 }
 
-pub(crate) fn shown_person(node: &Node, person: &Document) -> Value {
+pub(crate) fn shown_person(node: &AppState, person: &Document) -> Value {
     let shown = Kind::Person.schema().without_secrets(person);
     show_value(&Bson::Document(shown), node.settings.date_format)
 }
 
 /// Carries out `{"decide": "same"}` or `{"decide": "new_id", "id": ...}`.
 pub(crate) async fn resolve(
-    node: &Arc<Node>,
+    node: &Arc<AppState>,
     caller: &Caller,
     case: Case,
     headers: &HeaderMap,
@@ -212,7 +216,7 @@ pub(crate) async fn resolve(
 }
 
 /// Whoever decides must be able to change anybody's record, and to make one for a new account.
-fn authorize(node: &Node, caller: &Caller, verdict: &Verdict) -> Result<(), ApiError> {
+fn authorize(node: &AppState, caller: &Caller, verdict: &Verdict) -> Result<(), ApiError> {
     if is_operator(&caller.principal) {
         return Ok(());
     }

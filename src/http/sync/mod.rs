@@ -1,17 +1,17 @@
-//! Floor 4. The reconciliation with the centre as people see it: its status, and all that waits for a decision.
+//! Floor 4. The reconciliation with the centre over HTTP: its status, conflicts, refused and waiting records, and the trash.
 //!
-//! - `conflict_decision`: what a decision says, and who may make it
+//! - `conflict_decision`: parses a decision and checks the right to make it
 //! - `conflict_list`: the list of conflicts
-//! - `conflict_rights`: who may know of a conflict
-//! - `conflict_trials`: what many decisions would do
+//! - `conflict_rights`: rights to know of a conflict
+//! - `conflict_trials`: tries many decisions without making them
 //! - `conflict_view`: a conflict as JSON
-//! - `conflicts`: one conflict: seeing it, deciding
-//! - `identity_holds`: two people under one account
+//! - `conflicts`: shows and decides one conflict
+//! - `identity_holds`: two people under one account: shows and decides
 //! - `refused_records`: records that the centre refused
-//! - `standing_questions`: questions that the records themselves ask
+//! - `standing_questions`: accounts with two records, records without their person
 //! - `status`: status, rounds, pause
 //! - `trash`: deleted records
-//! - `waiting_records`: records that wait
+//! - `waiting_records`: records that wait to be sent
 
 pub(super) mod conflict_decision;
 pub(super) mod conflict_list;

@@ -11,10 +11,10 @@ use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
 use crate::http::access::caller::Caller;
 use crate::http::error::ApiError;
-use crate::http::extract::At;
+use crate::http::extract::PathParams;
 use crate::http::records::damage::counting_damaged;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::store::{AsideRows, SetAsideError, unless_damaged};
 use crate::sync::refused::{self, Effect, RefusedError, WayOut, ways_out};
 
@@ -23,7 +23,7 @@ const REASON_CHARS_MAX: usize = 2_000;
 /// What a name begins with that is of rows of a table and not of a record.
 const ROWS_OF: char = '*';
 
-pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(node): State<Arc<AppState>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
     let snapshot = node.store.read()?;
     let shown = snapshot.dead_letters()?.into_iter().map(|letter| {
@@ -50,19 +50,19 @@ fn dead_id(key: &RecordKey) -> String {
 }
 
 pub(crate) async fn retry(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let key = named(&at)?;
+    let key = named(&params)?;
     let was_dead = caller.writes(&node).transact(move |tx| tx.retry_dead(&key)).await?;
     if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
 }
 
 /// The record that the path names.
-fn named(at: &At) -> Result<RecordKey, ApiError> {
-    let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
+fn named(params: &PathParams) -> Result<RecordKey, ApiError> {
+    let (collection, record) = params.id().split_once(':').ok_or_else(absent)?;
     Ok(RecordKey::new(Kind::from_collection(collection).ok_or_else(absent)?, record))
 }
 
@@ -84,21 +84,21 @@ fn rows_named(name: &str) -> Result<AsideRows, ApiError> {
 
 /// Takes a damaged record out of the store, its rows into a file. For root and the operator of the machine.
 pub(crate) async fn set_aside(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     if !caller.principal.administers() {
         return Err(ApiError::Forbidden);
     }
-    let done = match at.id().strip_prefix(ROWS_OF) {
+    let done = match params.id().strip_prefix(ROWS_OF) {
         Some(rows) => {
             let rows = rows_named(rows)?;
             caller.writes(&node).through(async |store| store.set_aside_rows(rows).await).await
         }
         None => {
-            let key = named(&at)?;
+            let key = named(&params)?;
             let aside = caller.writes(&node).through(async |store| store.set_aside(&key).await).await;
             aside.map(|file| (file, 1))
         }
@@ -112,7 +112,7 @@ pub(crate) async fn set_aside(
         Err(SetAsideError::OfRecord) => Err(ApiError::BadRequest(
             "These rows are of records, each of which is set aside as a whole: COLLECTION:ID".into(),
         )),
-        Err(SetAsideError::NotDamaged) if at.id().starts_with(ROWS_OF) => Err(ApiError::NotFound(
+        Err(SetAsideError::NotDamaged) if params.id().starts_with(ROWS_OF) => Err(ApiError::NotFound(
             "No such row of this table is damaged: `thalamus-edge doctor` names those that are".into(),
         )),
         Err(SetAsideError::NotDamaged) => Err(ApiError::NotFound(
@@ -128,26 +128,31 @@ pub(crate) async fn set_aside(
 
 /// Puts the local version into the trash and the centre's in its place.
 pub(crate) async fn take_central(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
-    give_up(&node, &caller, &at, WayOut::TakeCentral).await
+    give_up(&node, &caller, &params, WayOut::TakeCentral).await
 }
 
 /// Puts the local version into the trash.
 pub(crate) async fn discard(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
-    give_up(&node, &caller, &at, WayOut::Discard).await
+    give_up(&node, &caller, &params, WayOut::Discard).await
 }
 
 /// Besides the right to decide about refused records it needs the one to make the same change directly.
-async fn give_up(node: &Arc<Node>, caller: &Caller, at: &At, way: WayOut) -> Result<Response, ApiError> {
+async fn give_up(
+    node: &Arc<AppState>,
+    caller: &Caller,
+    params: &PathParams,
+    way: WayOut,
+) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let key = named(at)?;
+    let key = named(params)?;
     let (acl, who, kind) = (node.acl(), caller.principal.clone(), key.kind);
     let allow = move |effect: Effect, owner: Option<&str>| {
         let verb = match effect {

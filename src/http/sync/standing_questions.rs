@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::domain::record::{Kind, RecordKey};
 use crate::http::error::ApiError;
 use crate::http::records::render::to_document;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::identity_holds::shown_person;
 use crate::store::{LeftBehind, Snapshot};
 
@@ -46,7 +46,7 @@ impl Place {
 
 /// The first question behind this place as a list shows it, and the place behind it; `None` if there are no more.
 pub(crate) fn next(
-    node: &Node,
+    node: &AppState,
     snapshot: &Snapshot,
     after: &Place,
 ) -> Result<Option<(Value, Place)>, ApiError> {
@@ -65,7 +65,7 @@ pub(crate) fn next(
 }
 
 /// The one that this id names, as it is shown; `None` for other ids, and if there is no such question.
-pub(crate) fn find(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Option<Value>, ApiError> {
+pub(crate) fn find(node: &AppState, snapshot: &Snapshot, id: &str) -> Result<Option<Value>, ApiError> {
     if let Some(account) = id.strip_prefix(LEFT_BEHIND) {
         return Ok(snapshot.left_behind_of(account)?.as_ref().map(shown_left_behind));
     }
@@ -88,7 +88,7 @@ pub(crate) fn remedy(shown: &Value) -> &'static str {
 }
 
 fn shown_duplicate(
-    node: &Node,
+    node: &AppState,
     snapshot: &Snapshot,
     account: &str,
     ids: &[String],

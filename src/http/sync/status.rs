@@ -10,24 +10,27 @@ use serde_json::{Map, Value, json};
 use crate::domain::access::{Scope, Verb};
 use crate::domain::json::parse_body;
 use crate::http::access::caller::Caller;
-use crate::http::access::request_body::Sent;
-use crate::http::audit_observer::Seen;
+use crate::http::access::request_body::RequestBody;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::auth::emergency;
 use crate::http::error::ApiError;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::sync::conflict_rights::status_for;
 use crate::http::{response, workload};
 use crate::store::unless_unreadable;
 use crate::sync::{Status, damaged};
 
 /// Whole tables are looked through for it, so it has its turn among what takes long.
-async fn status_now(node: &Arc<Node>, caller: &Caller) -> Result<Status, ApiError> {
+async fn status_now(node: &Arc<AppState>, caller: &Caller) -> Result<Status, ApiError> {
     let work = workload::take_for_list(node, caller).await?;
     Ok(work.run(|| node.sync.status())?)
 }
 
 /// How the reconciliation stands, and what has to be reviewed: how much, and for root and the operator what.
-pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn sync_status(
+    State(node): State<Arc<AppState>>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
     let scope = node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
     let mut status = json!(status_now(&node, &caller).await?);
     let emergencies = match scope {
@@ -62,15 +65,15 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     let is_any = !unreviewed.is_empty();
     status["emergencies"] = json!(unreviewed);
     let response = response::json(status);
-    Ok(if is_any { Seen::other("emergencies", None).on(response) } else { response })
+    Ok(if is_any { AuditEvent::other("emergencies", None).attach_to(response) } else { response })
 }
 
 /// Runs a round or joins the one that is running; with `{"verify": true}` the next rounds also look at
 /// everything that the centre holds.
 pub(crate) async fn sync_round(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     let scope = node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
     let body = body.0?;
@@ -94,7 +97,10 @@ pub(crate) async fn sync_round(
     Ok(response::json(report))
 }
 
-pub(crate) async fn sync_pause(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn sync_pause(
+    State(node): State<Arc<AppState>>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     node.sync.pause(&caller.principal.actor).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -104,9 +110,9 @@ pub(crate) async fn sync_pause(State(node): State<Arc<Node>>, caller: Caller) ->
 /// may go, on both sides; `{"restore_deleted": true}`, they are wanted back; `{"centre_restored": true}`, the
 /// centre is meant to be as it is.
 pub(crate) async fn sync_resume(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     let body = body.0?;

@@ -21,14 +21,14 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::http::access::caller::Caller;
 use crate::http::access::kept_values::{is_operator, may_read_all, may_read_kept};
-use crate::http::audit_observer::Seen;
+use crate::http::audit_observer::AuditEvent;
 use crate::http::error::ApiError;
 use crate::http::error::conversion::UNSENT;
-use crate::http::extract::{At, query_pairs};
+use crate::http::extract::{PathParams, query_pairs};
 use crate::http::records::damage::X_DAMAGED;
 use crate::http::records::render::item_path;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 use crate::http::workload::{self, showing};
 use crate::store::{Snapshot, StoreError, TrashSummary, UndeleteError};
 
@@ -96,7 +96,7 @@ impl Query {
 
 /// Deleted records, the last one first.
 pub(crate) async fn list(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -134,24 +134,25 @@ pub(crate) async fn list(
         response.headers_mut().insert(header::LINK, link);
     }
     let is_of_everybody = about.is_none();
-    let seen = Seen::other(ACL_NAME, about);
-    Ok(if is_of_everybody { seen.of_everybody() } else { seen }.on(response))
+    let seen = AuditEvent::other(ACL_NAME, about);
+    Ok(if is_of_everybody { seen.of_everybody() } else { seen }.attach_to(response))
 }
 
 /// One deleted record with its body, as far as the caller could read the record.
 pub(crate) async fn show(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Get, ACL_NAME)?;
-    let work = workload::take(&node, &caller, body_work(&node, &acl, &caller, Verb::Get, at.id())?).await?;
-    work.run(|| shown(&node, &acl, &caller, at.id()))
+    let work =
+        workload::take(&node, &caller, body_work(&node, &acl, &caller, Verb::Get, params.id())?).await?;
+    work.run(|| shown(&node, &acl, &caller, params.id()))
 }
 
 /// What showing or restoring the body takes that the path names, if the caller may use `verb` on it.
-fn body_work(node: &Node, acl: &Acl, caller: &Caller, verb: Verb, id: &str) -> Result<usize, ApiError> {
+fn body_work(node: &AppState, acl: &Acl, caller: &Caller, verb: Verb, id: &str) -> Result<usize, ApiError> {
     let Ok(sequence) = id.parse() else {
         return Ok(0);
     };
@@ -176,10 +177,10 @@ fn check_noted(
     }
 }
 
-fn shown(node: &Node, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, ApiError> {
+fn shown(node: &AppState, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, ApiError> {
     let (row, document) = find(&*node.store.read()?, acl, caller, Verb::Get, id)?;
     let schema = row.key.kind.schema();
-    let seen = Seen::record(schema, &row.key.id, row.owner.clone());
+    let seen = AuditEvent::record(schema, &row.key.id, row.owner.clone());
     let mut shown = summary(&row);
     let mut place = format!("trash {}", row.sequence);
     if is_operator(&caller.principal) {
@@ -187,21 +188,21 @@ fn shown(node: &Node, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, 
     } else {
         shown["document"] = show_value(&schema.without_secrets(&document).into(), node.settings.date_format);
     }
-    Ok(seen.at(place).on(response::json(shown)))
+    Ok(seen.read_from(place).attach_to(response::json(shown)))
 }
 
 /// Makes a record of the body, under the same conditions as POST of such a record.
 pub(crate) async fn restore(
-    State(node): State<Arc<Node>>,
+    State(node): State<Arc<AppState>>,
     caller: Caller,
-    at: At,
+    params: PathParams,
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
-    let bytes = body_work(&node, &acl, &caller, Verb::Post, at.id())?;
+    let bytes = body_work(&node, &acl, &caller, Verb::Post, params.id())?;
     let work = workload::take(&node, &caller, bytes).await?;
     let (row, grant) = work.run(|| {
-        let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
+        let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, params.id())?;
         let grant = authorize(&acl, &caller.principal, &row, &document)?;
         Ok::<_, ApiError>((row, grant))
     })?;
@@ -288,7 +289,7 @@ fn authorize(acl: &Acl, who: &Principal, row: &TrashSummary, document: &Document
     Ok(grant)
 }
 
-fn refusal(node: &Node, caller: &Caller, row: &TrashSummary, error: UndeleteError) -> ApiError {
+fn refusal(node: &AppState, caller: &Caller, row: &TrashSummary, error: UndeleteError) -> ApiError {
     let (acl, who) = (node.acl(), &caller.principal);
     match error {
         UndeleteError::Unknown => absent(),
@@ -323,7 +324,7 @@ fn refusal(node: &Node, caller: &Caller, row: &TrashSummary, error: UndeleteErro
 }
 
 /// Whether somebody may know that there is this record.
-fn may_know(node: &Node, acl: &Acl, who: &Principal, key: &RecordKey) -> bool {
+fn may_know(node: &AppState, acl: &Acl, who: &Principal, key: &RecordKey) -> bool {
     if may_read_all(acl, who, key.kind) || !matches!(key.kind.schema().owner, Owner::Field(_)) {
         return true;
     }

@@ -11,13 +11,13 @@ use crate::http::access::caller::Caller;
 use crate::http::error::ApiError;
 use crate::http::records::damage::counting_damaged;
 use crate::http::response;
-use crate::http::state::app_state::Node;
+use crate::http::state::app_state::AppState;
 
 /// Records in one answer; the status counts all.
 const LISTED_MAX: usize = 1_000;
 
 /// Answers with the waiting records by collection and id, and why each waits. No body is shown.
-pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(node): State<Arc<AppState>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
     let waiting = node.store.read()?.waiting(None, LISTED_MAX)?;
     let shown = waiting.into_iter().map(|waiting| {
