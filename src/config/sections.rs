@@ -40,7 +40,7 @@ pub struct Server {
     #[serde(deserialize_with = "path_unless_empty")]
     pub key: Option<PathBuf>,
     pub names: Vec<String>,
-    /// Each an address or a network: read them through [`Config::trusted_proxies`].
+    /// Each an address or a network: read them through [`Config::trusted_proxies`](crate::config::Config::trusted_proxies).
     pub(super) trusted_proxies: Vec<String>,
     pub proxy_header: ProxyHeader,
 }
@@ -90,7 +90,7 @@ pub struct Store {
     /// In how many days every row is read through once, to see whether it is what was written; 0: never.
     #[serde(deserialize_with = "units::days")]
     pub scrub_days: u32,
-    /// Read through [`Config::store_key`].
+    /// Read through [`Config::store_key`](crate::config::Config::store_key).
     #[serde(deserialize_with = "path_unless_empty")]
     pub key_file: Option<PathBuf>,
     /// Free bytes of the disk that clients' writes leave alone; 0: none.
@@ -101,11 +101,11 @@ pub struct Store {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Central {
-    /// May hold a password: read it through [`Config::centre`].
+    /// May hold a password: read it through [`Config::centre`](crate::config::Config::centre).
     pub(super) uri: SecretText,
     #[serde(deserialize_with = "path_unless_empty")]
     pub(super) uri_file: Option<PathBuf>,
-    /// Read it through [`Config::centre`]: the connection string may name one.
+    /// Read it through [`Config::centre`](crate::config::Config::centre): the connection string may name one.
     #[serde(deserialize_with = "text_unless_empty")]
     pub(super) database: Option<String>,
     /// Six fields of cron, seconds first, in UTC.
@@ -125,7 +125,7 @@ pub struct Central {
     pub(super) scan_bytes_per_round: u64,
     #[serde(deserialize_with = "units::bytes")]
     pub(super) budget_bytes_per_day: u64,
-    /// Each as `HH:MM-HH:MM`: read them through [`Config::sync_settings`].
+    /// Each as `HH:MM-HH:MM`: read them through [`Config::sync_settings`](crate::config::Config::sync_settings).
     pub(super) quiet_hours: Vec<String>,
     #[serde(deserialize_with = "check::collections")]
     pub(super) collections: BTreeMap<Kind, String>,
@@ -137,7 +137,7 @@ pub struct Backup {
     /// Six fields of cron, seconds first, in the machine's local time; empty: never.
     pub schedule: String,
     pub keep: usize,
-    /// Read it through [`Config::backup_settings`].
+    /// Read it through [`Config::backup_settings`](crate::config::Config::backup_settings).
     #[serde(deserialize_with = "path_unless_empty")]
     pub(super) directory: Option<PathBuf>,
     pub(super) recipients: Vec<String>,

@@ -3,18 +3,18 @@
 //! Rooms, from the top down; each imports only rooms below it:
 //!
 //! - `router`: the route table
-//! - [`middleware`]: request id, login, quotas and audit around every handler
+//! - `middleware`: request id, login, quotas and audit around every handler
 //! - `routes`: finds the handler of a path
 //! - `health`, `authorization`: health of the node, and the rights of a caller for other services
-//! - [`admin`]: accounts, audit trail, backups
-//! - [`sync`]: status, conflicts, refused records, trash
-//! - [`records`]: records of every kind, and attachments
-//! - [`auth`]: passwords, sessions, one-time links, emergencies
+//! - `admin`: accounts, audit trail, backups
+//! - `sync`: status, conflicts, refused records, trash
+//! - `records`: records of every kind, and attachments
+//! - `auth`: passwords, sessions, one-time links, emergencies
 //! - `workload`: shares memory and processor time among requests
 //! - `audit_observer`: notes reads and refusals in the audit trail
-//! - [`access`]: the caller and their rights
-//! - [`state`]: the state that all requests share
-//! - [`bodies`]: bodies of requests and answers
+//! - `access`: the caller and their rights
+//! - `state`: the state that all requests share
+//! - `bodies`: bodies of requests and answers
 //! - `extract`, `error`, `request_id`, `response`: parts of a request, and forms of an answer
 
 mod access;

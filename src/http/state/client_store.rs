@@ -109,7 +109,7 @@ pub(crate) struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
-    /// By another right than that of a [`Caller`].
+    /// By another right than that of a caller.
     pub(crate) fn by(store: &'a ClientStore, asker: Asker) -> Writes<'a> {
         Writes { store: &store.0, asker }
     }
