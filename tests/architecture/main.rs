@@ -39,7 +39,7 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Floors whose rooms still import from each other in circles, or have files of the same name.
-const WITHOUT_ROOMS_YET: &[&str] = &["http", "store", "sync"];
+const WITHOUT_ROOMS_YET: &[&str] = &["sync"];
 
 /// Crates that only one room may name, and the start of that room's paths.
 const OWNED_CRATES: &[(&str, &str)] = &[("redb", "store"), ("mongodb", "central/mongo"), ("age", "backup")];
